@@ -1,6 +1,10 @@
 package kinds
 
 import (
+	"context"
+	"net/http"
+	"net/url"
+
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -12,8 +16,28 @@ type Env struct {
 	RESTOptions generic.RESTOptionsGetter
 	// Authorizer decides for the review kinds, and for the escalation checks of the RBAC kinds.
 	Authorizer authorizer.Authorizer
+	// Nodes reaches the nodes' kubelet API, for logs, exec, attach, port-forward and proxies. It is never nil.
+	Nodes NodeConnector
 	// Settings are the cluster settings that validation and allocation need.
 	Settings Settings
+}
+
+// NodeConnector says how to reach the kubelet HTTP API of a node. It is safe for concurrent use.
+type NodeConnector interface {
+	// ConnectNode returns the connection for the node of that name, or an API status error (NotFound,
+	// ServiceUnavailable) when there is none. It does not dial.
+	ConnectNode(ctx context.Context, node string) (NodeConnection, error)
+}
+
+// NodeConnection is where a node's kubelet API listens, and how to speak to it.
+type NodeConnection struct {
+	// URL has the scheme and the host with its port ("https://192.0.2.7:10250") and nothing more.
+	URL *url.URL
+	// Transport authenticates as the API server and verifies the node. It is a *http.Transport, or answers
+	// k8s.io/apimachinery/pkg/util/net.DialerFor and TLSClientConfig, so that connections can be upgraded.
+	Transport http.RoundTripper
+	// InsecureTransport is Transport without verification of the node's certificate (kubectl logs --insecure-skip-tls-verify-backend).
+	InsecureTransport http.RoundTripper
 }
 
 // Settings are the cluster settings that kinds depend on; they never change while the server runs.
