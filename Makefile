@@ -1,0 +1,80 @@
+# Podvine. `make help` lists the commands.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
+KUBERNETES  := v1.37.2
+RUNC        := v1.5.2
+OUT         := .build
+PACKED      := agent/bundle/packed
+
+# The product is one static file; cgo is for the race detector and runc only.
+export CGO_ENABLED := 0
+
+VERSION_PKG := k8s.io/component-base/version
+LDFLAGS := -s -w \
+  -X $(VERSION_PKG).gitVersion=$(KUBERNETES) -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=37 \
+  -X $(VERSION_PKG).gitTreeState=clean -X $(VERSION_PKG).gitCommit=$(COMMIT) \
+  -X github.com/podvine/podvine/cli/version.Version=$(VERSION)
+
+.PHONY: help setup build programs test lint bench run clean generate oracle
+
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# What is needed beyond Go: a C compiler and libseccomp for runc, the tools with which the lab and the tests make
+# and look at hosts. clang and libbpf-dev are needed by `make generate` only.
+PACKAGES := gcc libc6-dev libseccomp-dev pkg-config iproute2 nftables e2fsprogs util-linux procps git
+
+setup: ## install what building and testing need (Debian packages)
+	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+# runc comes from its own published module, with its own dependency versions.
+$(OUT)/runc-$(RUNC):
+	@mkdir -p $(OUT); echo "building runc $(RUNC)"
+	@CGO_ENABLED=1 GOBIN=$(abspath $(OUT)) $(GO) install -trimpath -tags 'seccomp netgo osusergo' \
+	  -ldflags '-s -w -linkmode external -extldflags -static' github.com/opencontainers/runc@$(RUNC)
+	@mv $(OUT)/runc $@
+
+programs: setup $(OUT)/runc-$(RUNC)
+	@mkdir -p $(OUT) $(PACKED)
+	@cmp -s $(OUT)/runc-$(RUNC) $(OUT)/runc || cp $(OUT)/runc-$(RUNC) $(OUT)/runc
+	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-shim ./agent/pods/shim/podvine-shim
+	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-netd ./dataplane/netd/podvine-netd
+	@$(GO) run ./agent/bundle/pack -out $(PACKED) $(OUT)/podvine-shim $(OUT)/podvine-netd $(OUT)/runc
+
+build: programs ## build bin/podvine, the one file to install
+	@echo "building bin/podvine $(VERSION)"
+	@$(GO) build -trimpath -tags bundle -ldflags '$(LDFLAGS)' -o bin/podvine ./cli/podvine
+
+# Packages in which goroutines meet and which do not link the API server; the rest runs without the detector, because
+# a second build of the API server would take longer than all tests.
+RACE := ./gossip/... ./consensus/store/... ./dataplane/services/... ./agent/pki/...
+
+test: build ## run all tests (as root; pods, networks and eBPF are real)
+	$(GO) vet ./...
+	PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT)) $(GO) test -p 1 -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 10m $(RACE)
+
+lint: ## run golangci-lint with .golangci.yml
+	@$(GO) tool -modfile=.tools/go.mod golangci-lint run ./...
+
+bench: build ## run the benchmarks; docs/performance.md tells how to read them
+	PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT)) $(GO) test -p 1 -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+run: build ## start a lab, run the sample application in it and print its address
+	@bin/podvine lab demo
+
+generate: ## regenerate eBPF objects and OpenAPI definitions (needs clang and libbpf-dev)
+	$(GO) generate ./...
+
+oracle: build ## compare with recorded answers of the real API server (ORACLE=folder of the checker)
+	@bin/podvine version >/dev/null; cd $(ORACLE) && $(GO) run . check --kubeconfig $(or $(KUBECONFIG),/etc/podvine/admin.kubeconfig)
+
+clean: ## remove what was built, and any lab
+	@[ ! -x bin/podvine ] || bin/podvine lab down --all
+	rm -rf bin $(OUT) $(PACKED)
