@@ -24,12 +24,16 @@ type Object interface {
 	metav1.Object
 }
 
-// Resource is a kind of any type, as the server's list holds it. Only [Kind] implements it.
+// Resource is a kind of any type, as the server's list holds it. Only [Kind] implements it, through a pointer.
 type Resource interface {
 	// GVR is the served group, version and resource.
 	GVR() schema.GroupVersionResource
 	// GVK is the served group, version and kind.
 	GVK() schema.GroupVersionKind
+	// IsNamespaced says whether objects live in a namespace.
+	IsNamespaced() bool
+	// AddTypes registers types and conversions beyond those of the kind's group version.
+	AddTypes(scheme *runtime.Scheme) error
 	// AddDefaults registers the kind's defaulting with the scheme.
 	AddDefaults(scheme *runtime.Scheme)
 	// AddFieldLabels registers the field selectors that the kind supports.
@@ -60,13 +64,16 @@ type Kind[T Object] struct {
 	Canonicalize func(T)
 
 	// PrepareForCreate clears what a client may not set (status) and sets what the server sets (generation 1 is set
-	// by the framework where HasGeneration).
+	// by the framework where HasGeneration). The framework leaves status alone here, because some kinds (Node) take it.
 	PrepareForCreate func(ctx context.Context, obj T)
 	// PrepareForUpdate keeps what an update of the main resource may not change; the framework already keeps
 	// status (where Status is not nil) and bumps generation (where HasGeneration) when Spec changes.
 	PrepareForUpdate func(ctx context.Context, obj, old T)
 	// HasGeneration says that metadata.generation counts changes of spec.
 	HasGeneration bool
+	// ResetFields are the paths ("status", "metadata.labels") that server-side apply through the main resource may not
+	// own; nil means "status" where Status is not nil.
+	ResetFields []string
 
 	// Validate reports every error of obj, metadata included, with Kubernetes' types, paths and texts.
 	Validate func(ctx context.Context, obj T) field.ErrorList
@@ -84,6 +91,8 @@ type Kind[T Object] struct {
 	TTLSeconds func(T) uint64
 	// GracefulDelete returns whether deletion is graceful, and sets the deletion grace (Pod).
 	GracefulDelete func(ctx context.Context, obj T, options *metav1.DeleteOptions) bool
+	// ReturnDeletedObject answers a DELETE with the deleted object instead of a Status.
+	ReturnDeletedObject bool
 	// DefaultGarbageCollection is the policy without an explicit propagationPolicy; "" is Kubernetes' background default.
 	DefaultGarbageCollection rest.GarbageCollectionPolicy
 
@@ -91,14 +100,28 @@ type Kind[T Object] struct {
 	// that a selector on another is refused.
 	FieldLabels []string
 	Fields      func(T) fields.Set
+	// FieldLabelAliases maps a selectable label of the served version to the stored field it means (events.k8s.io's
+	// "regarding.name" is stored as "involvedObject.name").
+	FieldLabelAliases map[string]string
 
 	// Columns of `kubectl get`, Name and Age included; nil is the default table (Name, Created At).
 	Columns []Column[T]
+	// RowConditions mark a row of the table, for example as that of a completed object; nil: none.
+	RowConditions func(T) []metav1.TableRowCondition
 
 	// Status is the /status sub-resource; nil: none.
 	Status *Status[T]
 	// Scale is the /scale sub-resource; nil: none.
 	Scale *Scale[T]
+
+	// ExtraTypes registers types and conversions that the kind's group version does not bring by itself: options of
+	// connect sub-resources, or a second version of a stored type. It runs before the kind's defaults are registered.
+	ExtraTypes func(scheme *runtime.Scheme) error
+	// StoredAs is the resource under whose prefix objects are kept; the zero value is the served resource itself.
+	StoredAs schema.GroupResource
+	// Virtual makes the storage of a kind that is answered but never stored (the reviews). With it everything about
+	// storing, updating, columns and sub-resources is ignored.
+	Virtual func(env Env) (rest.Storage, error)
 
 	// Extend is called with the finished store, and adds or replaces storage ("pods/binding"); it may also set the
 	// store's Begin*/After*/Decorator hooks. statusStore is nil where Status is nil.
