@@ -9,18 +9,14 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
-	batchv1 "k8s.io/api/batch/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -66,17 +62,13 @@ func addGroups(scheme *runtime.Scheme) error {
 		{authenticationv1.SchemeGroupVersion, authenticationv1.AddToScheme},
 		{authorizationv1.SchemeGroupVersion, authorizationv1.AddToScheme},
 		{autoscalingv1.SchemeGroupVersion, autoscalingv1.AddToScheme},
-		{batchv1.SchemeGroupVersion, batchv1.AddToScheme},
-		{certificatesv1.SchemeGroupVersion, certificatesv1.AddToScheme},
 		{coordinationv1.SchemeGroupVersion, coordinationv1.AddToScheme},
 		{discoveryv1.SchemeGroupVersion, discoveryv1.AddToScheme},
 		{flowcontrolv1.SchemeGroupVersion, flowcontrolv1.AddToScheme},
 		{networkingv1.SchemeGroupVersion, networkingv1.AddToScheme},
-		{nodev1.SchemeGroupVersion, nodev1.AddToScheme},
 		{policyv1.SchemeGroupVersion, policyv1.AddToScheme},
 		{rbacv1.SchemeGroupVersion, rbacv1.AddToScheme},
 		{schedulingv1.SchemeGroupVersion, schedulingv1.AddToScheme},
-		{storagev1.SchemeGroupVersion, storagev1.AddToScheme},
 	}
 	for _, g := range groups {
 		if err := g.add(scheme); err != nil {
