@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/podvine/podvine/gossip"
+)
+
+// Config is how an agent is started. The fields of the first group belong to this node; those of the second seed the
+// cluster's settings when the node founds a cluster and are ignored afterwards.
+type Config struct {
+	// DataDir holds everything that the node keeps.
+	DataDir string
+	// ConfigDir gets the administrator's kubeconfig.
+	ConfigDir string
+	// KubeletDir and LogDir are the customary folders that other people's software mounts.
+	KubeletDir, LogDir string
+	NodeName           string
+	// NodeIP is the address by which others reach this node; the zero value means that of the default route.
+	NodeIP netip.Addr
+	// BindAddress is where the API and the peers are served; unspecified means every address.
+	BindAddress                                netip.Addr
+	APIPort, KubeletPort, GossipPort, PeerPort uint16
+	GossipProfile                              gossip.Profile
+	NodeLabels                                 []string
+	NodeTaints                                 []string
+	AuditPolicyFile, AuditLogPath              string
+	// ProgramsDir holds the slim programs where the binary does not carry them.
+	ProgramsDir string
+
+	PodRanges     []string
+	ServiceRanges []string
+	ClusterDomain string
+	EvictionDelay time.Duration
+}
+
+// DefaultConfig is an agent on an ordinary machine.
+func DefaultConfig() Config {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = ""
+	}
+	return Config{
+		DataDir: "/var/lib/podvine", ConfigDir: "/etc/podvine", KubeletDir: "/var/lib/kubelet", LogDir: "/var/log",
+		NodeName:    strings.ToLower(hostname),
+		BindAddress: netip.IPv4Unspecified(),
+		APIPort:     6443, KubeletPort: 10250, GossipPort: 7946, PeerPort: 7947,
+		GossipProfile: gossip.ProfileLAN,
+		ProgramsDir:   os.Getenv("PODVINE_PROGRAMS"),
+		PodRanges:     []string{"10.244.0.0/16"},
+		ServiceRanges: []string{"10.96.0.0/12"},
+		ClusterDomain: "cluster.local",
+		EvictionDelay: 5 * time.Second,
+	}
+}
+
+// Validate names everything that is wrong with the configuration, by its flag.
+func (c Config) Validate() error {
+	var errs []error
+	fault := func(flag, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("--%s: %s", flag, fmt.Sprintf(format, args...)))
+	}
+	if !filepath.IsAbs(c.DataDir) {
+		fault("data-dir", "%q is not an absolute path", c.DataDir)
+	}
+	if faults := validation.IsDNS1123Subdomain(c.NodeName); len(faults) > 0 {
+		fault("node-name", "%q: %s", c.NodeName, strings.Join(faults, "; "))
+	}
+	if faults := validation.IsDNS1123Subdomain(c.ClusterDomain); len(faults) > 0 {
+		fault("cluster-domain", "%q: %s", c.ClusterDomain, strings.Join(faults, "; "))
+	}
+	ports := map[uint16]string{}
+	for flag, port := range map[string]uint16{"api-port": c.APIPort, "kubelet-port": c.KubeletPort, "gossip-port": c.GossipPort, "peer-port": c.PeerPort} {
+		if other, taken := ports[port]; taken {
+			fault(flag, "port %d is also that of --%s", port, other)
+		}
+		if port == 0 {
+			fault(flag, "0 is no port")
+		}
+		ports[port] = flag
+	}
+	c.validateRanges(fault)
+	if c.EvictionDelay < 0 {
+		fault("eviction-delay", "%v is negative", c.EvictionDelay)
+	}
+	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
+		fault("audit-log-path", "a policy file is given, but no log")
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+func (c Config) validateRanges(fault func(flag, format string, args ...any)) {
+	var all []netip.Prefix
+	for _, list := range []struct {
+		flag            string
+		ranges          []string
+		longest4, count int
+	}{{"pod-ranges", c.PodRanges, 24, 16}, {"service-ranges", c.ServiceRanges, 28, 2}} {
+		if len(list.ranges) == 0 || len(list.ranges) > list.count {
+			fault(list.flag, "%d ranges are given, want 1 to %d", len(list.ranges), list.count)
+		}
+		for _, text := range list.ranges {
+			prefix, err := netip.ParsePrefix(text)
+			switch {
+			case err != nil:
+				fault(list.flag, "%q is not an address range", text)
+				continue
+			case prefix.Masked() != prefix:
+				fault(list.flag, "%s is not the start of its range, that is %s", text, prefix.Masked())
+			case prefix.Addr().Is4() && prefix.Bits() > list.longest4:
+				fault(list.flag, "%s is too small, it must be a /%d or larger", text, list.longest4)
+			}
+			for _, other := range all {
+				if other.Overlaps(prefix) {
+					fault(list.flag, "%s overlaps %s", prefix, other)
+				}
+			}
+			all = append(all, prefix)
+		}
+	}
+}
+
+// nodeAddress returns the configured address, or the one from which the machine's default route leaves.
+func (c Config) nodeAddress() (netip.Addr, error) {
+	if c.NodeIP.IsValid() {
+		return c.NodeIP, nil
+	}
+	// Connecting a UDP socket sends nothing; it only asks the kernel for a route. The address is reserved for documentation.
+	conn, err := net.Dial("udp", "192.0.2.1:9")
+	if err != nil {
+		return netip.Addr{}, errors.New("find this node's address: there is no default route: name the address with --node-ip")
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
+}
