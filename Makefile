@@ -45,7 +45,8 @@ programs: setup $(OUT)/runc-$(RUNC)
 	@cmp -s $(OUT)/runc-$(RUNC) $(OUT)/runc || cp $(OUT)/runc-$(RUNC) $(OUT)/runc
 	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-shim ./agent/pods/shim/podvine-shim
 	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-netd ./dataplane/netd/podvine-netd
-	@$(GO) run ./agent/bundle/pack -out $(PACKED) $(OUT)/podvine-shim $(OUT)/podvine-netd $(OUT)/runc
+	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-sample ./cli/lab/sample
+	@$(GO) run ./agent/bundle/pack -out $(PACKED) $(addprefix $(OUT)/,podvine-shim podvine-netd podvine-sample runc)
 
 build: programs ## build bin/podvine, the one file to install
 	@echo "building bin/podvine $(VERSION)"

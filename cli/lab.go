@@ -8,11 +8,15 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/podvine/podvine/cli/lab"
 )
+
+// fetchTimeout bounds how long the hidden fetch command asks again.
+const fetchTimeout = 30 * time.Second
 
 func newLabCommand(streams Streams) *cobra.Command {
 	command := &cobra.Command{
@@ -200,6 +204,18 @@ func hiddenLabCommands(streams Streams, name *string) []*cobra.Command {
 		Use: "init HOST", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return lab.Init(*name, args[0], lab.AgentArguments(args[0]))
+		},
+	}, {
+		Use: "fetch URL", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(command.Context(), fetchTimeout)
+			defer cancel()
+			answer, err := lab.Fetch(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(streams.Out, answer)
+			return err
 		},
 	}, {
 		Use: "publish", Hidden: true, Args: cobra.NoArgs,

@@ -29,9 +29,10 @@ type Programs struct {
 }
 
 const (
-	shimName = "podvine-shim"
-	netdName = "podvine-netd"
-	runcName = "runc"
+	shimName   = "podvine-shim"
+	netdName   = "podvine-netd"
+	runcName   = "runc"
+	sampleName = "podvine-sample"
 
 	digestLength = 12 // hexadecimal digits of SHA-256 in a file's name
 )
@@ -57,6 +58,15 @@ func Unpack(dir, fallback string) (Programs, error) {
 		}
 	}
 	return programs, nil
+}
+
+// Sample returns the program of the sample application that the lab deploys, from the binary or from the fallback folder.
+func Sample(fallback string) ([]byte, error) {
+	content, _, err := open(sampleName, fallback)
+	if err != nil {
+		return nil, err
+	}
+	return content()
 }
 
 // open returns the program's content as a function (so that nothing is decompressed when the file is there) and its digest.

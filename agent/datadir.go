@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/google/uuid"
+)
+
+// identity is what makes a node itself, whatever its name and address. It is written once, when the node founds or joins a
+// cluster.
+type identity struct {
+	NodeID    string `json:"nodeID"`
+	ClusterID string `json:"clusterID"`
+	NodeName  string `json:"nodeName"`
+}
+
+// dataDir is the locked folder with everything that a node keeps.
+type dataDir struct {
+	path string
+	lock *os.File
+	identity
+	// founded says that this start made the identity.
+	founded bool
+}
+
+// openDataDir locks the folder and reads who this node is; an empty folder makes it the founder of a new cluster.
+func openDataDir(path, nodeName string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the data folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errors.New("another agent uses it: stop that one, or choose another folder with --data-dir")
+		}
+		return nil, errors.Join(fmt.Errorf("lock the data folder %s: %w", path, err), lock.Close())
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.identify(nodeName); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+func (d *dataDir) identify(nodeName string) error {
+	file := d.join("node.json")
+	content, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		d.founded = true
+		d.identity = identity{NodeID: uuid.NewString(), ClusterID: uuid.NewString(), NodeName: nodeName}
+		return writeJSON(file, d.identity)
+	}
+	if err == nil {
+		err = json.Unmarshal(content, &d.identity)
+	}
+	if err != nil {
+		return fmt.Errorf("read who this node is: %w", err)
+	}
+	if d.NodeID == "" || d.ClusterID == "" {
+		return fmt.Errorf("read who this node is: %s names no node or no cluster", file)
+	}
+	if d.NodeName != nodeName {
+		return fmt.Errorf("the data folder %s belongs to node %q, and this is %q: choose another folder with --data-dir, the old name with --node-name, or remove the old node's data with `podvine agent reset`", d.path, d.NodeName, nodeName)
+	}
+	return nil
+}
+
+// join is a path below the folder.
+func (d *dataDir) join(elements ...string) string {
+	return filepath.Join(append([]string{d.path}, elements...)...)
+}
+
+// Close lets another agent at the folder.
+func (d *dataDir) Close() error { return d.lock.Close() }
+
+// writeJSON makes the file appear at once, whole and durable.
+func writeJSON(path string, value any) error {
+	content, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	temporary := path + ".new"
+	file, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = file.Write(content)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(temporary, path)
+}
