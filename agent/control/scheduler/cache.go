@@ -1,0 +1,208 @@
+package scheduler
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// AssumedMaxSeconds is how long a pod whose binding was acknowledged counts on its node without the informer
+// showing it. The informer reads the same store, so this is reached only when the pod was deleted meanwhile.
+const AssumedMaxSeconds = 30
+
+// Cache is the incremental picture of nodes and the pods on them. Events change it; View freezes it. Safe for
+// concurrent use.
+type Cache struct {
+	mu         sync.Mutex
+	nodes      map[string]*Node
+	placed     map[types.UID]placement
+	namespaces *Namespaces
+	sorted     []*Node // nil after a change of which nodes there are
+	changed    map[string]bool
+}
+
+type placement struct {
+	pod  *Pod
+	node string
+	// assumed is the time of the acknowledgement of a binding not yet seen; before it, the zero time.
+	assumed bool
+	expires time.Time // of an acknowledged assumption
+}
+
+// NewCache makes an empty cache.
+func NewCache() *Cache {
+	return &Cache{nodes: map[string]*Node{}, placed: map[types.UID]placement{}, changed: map[string]bool{},
+		namespaces: &Namespaces{}}
+}
+
+// SetNode adds or changes a node.
+func (c *Cache) SetNode(object *v1.Node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, ok := c.nodes[object.Name]; ok {
+		c.putLocked(n.withObject(object))
+		return
+	}
+	c.putLocked(NewNode(object))
+}
+
+// RemoveNode removes a node. Pods that still say they run there are kept until they end.
+func (c *Cache) RemoveNode(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, ok := c.nodes[name]; ok {
+		c.putLocked(n.withObject(nil))
+	}
+}
+
+// SetPod notes a pod that has a node and has not ended; it confirms an assumption.
+func (c *Cache) SetPod(pod *Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removeLocked(pod.UID())
+	c.addLocked(placement{pod: pod, node: pod.Object.Spec.NodeName})
+}
+
+// RemovePod forgets a pod that ended or was deleted. It reports whether the pod was there.
+func (c *Cache) RemovePod(uid types.UID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.removeLocked(uid)
+}
+
+// Assume counts the pod on the node before its binding is known.
+func (c *Cache) Assume(pod *Pod, node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.placed[pod.UID()]; !ok {
+		c.addLocked(placement{pod: pod, node: node, assumed: true})
+	}
+}
+
+// Bound notes that the binding was acknowledged: if nothing is seen of it, the assumption ends in time.
+func (c *Cache) Bound(uid types.UID, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.placed[uid]; ok && p.assumed {
+		p.expires = now.Add(AssumedMaxSeconds * time.Second)
+		c.placed[uid] = p
+	}
+}
+
+// Forget takes back an assumption, not a pod that was seen on its node.
+func (c *Cache) Forget(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.placed[uid]; ok && p.assumed {
+		c.removeLocked(uid)
+	}
+}
+
+// Expire forgets the assumptions whose time is over, and reports whether there were any.
+func (c *Cache) Expire(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	expired := false
+	for uid, p := range c.placed {
+		if p.assumed && !p.expires.IsZero() && now.After(p.expires) {
+			c.removeLocked(uid)
+			expired = true
+		}
+	}
+	return expired
+}
+
+// Has tells whether the pod is on a node, assumed or seen.
+func (c *Cache) Has(uid types.UID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.placed[uid]
+	return ok
+}
+
+// SetNamespace notes a namespace's labels; nil removes it.
+func (c *Cache) SetNamespace(name string, labels map[string]string, exists bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := make(map[string]map[string]string, len(c.namespaces.Labels)+1)
+	for key, value := range c.namespaces.Labels {
+		next[key] = value
+	}
+	delete(next, name)
+	if exists {
+		next[name] = labels
+	}
+	c.namespaces = &Namespaces{Labels: next}
+}
+
+// View freezes the picture.
+func (c *Cache) View() *View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sorted == nil {
+		c.sorted = make([]*Node, 0, len(c.nodes))
+		for _, n := range c.nodes {
+			c.sorted = append(c.sorted, n)
+		}
+		slices.SortFunc(c.sorted, byName)
+	} else if len(c.changed) > 0 {
+		c.sorted = slices.Clone(c.sorted) // an earlier view keeps its own
+		for name := range c.changed {
+			if at, ok := slices.BinarySearchFunc(c.sorted, &Node{Name: name}, byName); ok {
+				c.sorted[at] = c.nodes[name]
+			}
+		}
+	}
+	clear(c.changed)
+	return &View{Nodes: c.sorted, Namespaces: c.namespaces}
+}
+
+func byName(a, b *Node) int {
+	switch {
+	case a.Name < b.Name:
+		return -1
+	case a.Name > b.Name:
+		return 1
+	}
+	return 0
+}
+
+func (c *Cache) putLocked(n *Node) {
+	_, known := c.nodes[n.Name]
+	gone := n.Object == nil && len(n.Pods) == 0
+	if gone {
+		delete(c.nodes, n.Name)
+	} else {
+		c.nodes[n.Name] = n
+	}
+	if known == gone {
+		c.sorted = nil
+	}
+	c.changed[n.Name] = true
+}
+
+func (c *Cache) addLocked(p placement) {
+	c.placed[p.pod.UID()] = p
+	n, ok := c.nodes[p.node]
+	if !ok {
+		n = &Node{Name: p.node}
+	}
+	c.putLocked(n.With(p.pod))
+}
+
+func (c *Cache) removeLocked(uid types.UID) bool {
+	p, ok := c.placed[uid]
+	if !ok {
+		return false
+	}
+	delete(c.placed, uid)
+	if n, ok := c.nodes[p.node]; ok {
+		if next, found := n.Without(uid); found {
+			c.putLocked(next)
+		}
+	}
+	return true
+}

@@ -1,0 +1,236 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func decideOne(nodes []*v1.Node, pod *v1.Pod, on map[string][]*v1.Pod) Decision {
+	cache := NewCache()
+	for _, n := range nodes {
+		cache.SetNode(n)
+	}
+	for node, pods := range on {
+		for _, p := range pods {
+			p.Spec.NodeName = node
+			cache.SetPod(NewPod(p))
+		}
+	}
+	return Decide(cache.View(), []*Pod{NewPod(pod)}, NewMemo(), rand.New(rand.NewPCG(1, 1)))[0]
+}
+
+// TestMessages pins the words that users and their tools match on.
+func TestMessages(t *testing.T) {
+	tainted := testNode("a", "4", "4Gi", 10)
+	tainted.Spec.Taints = []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}}
+	small := testNode("b", "1", "4Gi", 10)
+	full := testNode("c", "1", "512Mi", 0)
+	cordoned := testNode("d", "4", "4Gi", 10)
+	cordoned.Spec.Unschedulable = true
+	big := func(change func(*v1.Pod)) *v1.Pod {
+		p := testPod("p", "2", "1Gi")
+		if change != nil {
+			change(p)
+		}
+		return p
+	}
+	never := v1.PreemptNever
+	for _, test := range []struct {
+		name  string
+		nodes []*v1.Node
+		on    map[string][]*v1.Pod
+		pod   *v1.Pod
+		want  string
+	}{
+		{"no nodes", nil, nil, big(nil), "no nodes available to schedule pods"},
+		{"taint and cpu", []*v1.Node{tainted, small, testNode("e", "1", "4Gi", 10)}, nil, big(nil),
+			"0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. " +
+				"preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."},
+		{"several shortages on one node", []*v1.Node{full}, nil, big(nil),
+			"0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, 1 Too many pods. " +
+				"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."},
+		{"used up by equals", []*v1.Node{testNode("f", "3", "4Gi", 10)},
+			map[string][]*v1.Pod{"f": {testPod("other", "2", "1Gi")}}, big(nil),
+			"0/1 nodes are available: 1 Insufficient cpu. " +
+				"preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."},
+		{"cordoned, never preempts", []*v1.Node{cordoned}, nil, big(func(p *v1.Pod) { p.Spec.PreemptionPolicy = &never }),
+			"0/1 nodes are available: 1 node(s) were unschedulable. preemption: not eligible due to preemptionPolicy=Never."},
+		{"selector", []*v1.Node{testNode("g", "4", "4Gi", 10)}, nil,
+			big(func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }),
+			"0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. " +
+				"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."},
+		{"extended resource", []*v1.Node{testNode("h", "4", "4Gi", 10)}, nil, big(func(p *v1.Pod) {
+			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = apiresource.MustParse("1")
+		}), "0/1 nodes are available: 1 Insufficient example.com/gpu. " +
+			"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."},
+		{"pinned by a DaemonSet", []*v1.Node{testNode("i", "1", "4Gi", 10), testNode("j", "4", "4Gi", 10)}, nil,
+			big(func(p *v1.Pod) { p.Spec.Affinity = pinTo("i") }),
+			"0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. " +
+				"preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
+		{"gated", []*v1.Node{testNode("k", "4", "4Gi", 10)}, nil,
+			big(func(p *v1.Pod) { p.Spec.SchedulingGates = []v1.PodSchedulingGate{{Name: "a"}, {Name: "b"}} }),
+			"Scheduling is blocked due to non-empty scheduling gates: [a b]"},
+		{"claim", []*v1.Node{testNode("l", "4", "4Gi", 10)}, nil, big(func(p *v1.Pod) {
+			p.Spec.Volumes = []v1.Volume{{Name: "data", VolumeSource: v1.VolumeSource{
+				PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		}), `volume "data" needs a PersistentVolumeClaim, which Podvine does not serve yet`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := decideOne(test.nodes, test.pod, test.on)
+			if d.Refused == nil || d.Refused.Message != test.want {
+				t.Errorf("got %q %+v\nwant %q", d.Node, d.Refused, test.want)
+			}
+		})
+	}
+}
+
+func pinTo(node string) *v1.Affinity {
+	return &v1.Affinity{NodeAffinity: &v1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &v1.NodeSelector{
+		NodeSelectorTerms: []v1.NodeSelectorTerm{{MatchFields: []v1.NodeSelectorRequirement{
+			{Key: metav1.ObjectNameField, Operator: v1.NodeSelectorOpIn, Values: []string{node}}}}}}}}
+}
+
+// TestRequests: sidecars run beside init containers and containers, init containers alone, overhead on top.
+func TestRequests(t *testing.T) {
+	always := v1.ContainerRestartPolicyAlways
+	pod := testPod("p", "100m", "")
+	pod.Spec.Overhead = v1.ResourceList{v1.ResourceCPU: apiresource.MustParse("7m")}
+	container := func(cpu string, policy *v1.ContainerRestartPolicy) v1.Container {
+		return v1.Container{RestartPolicy: policy, Resources: v1.ResourceRequirements{
+			Requests: v1.ResourceList{v1.ResourceCPU: apiresource.MustParse(cpu)}}}
+	}
+	pod.Spec.InitContainers = []v1.Container{container("50m", &always), container("300m", nil)}
+	if got := NewPod(pod).Requests.MilliCPU; got != 357 {
+		t.Errorf("requests %dm cpu, want 357m (init 300 beside sidecar 50, overhead 7)", got)
+	}
+	pod.Spec.InitContainers = []v1.Container{container("50m", nil), container("30m", &always)}
+	if got := NewPod(pod).Requests.MilliCPU; got != 137 {
+		t.Errorf("requests %dm cpu, want 137m (container 100 beside sidecar 30, overhead 7)", got)
+	}
+}
+
+// TestPriorityThenAge is the order of the queue.
+func TestPriorityThenAge(t *testing.T) {
+	q := NewQueue(rand.New(rand.NewPCG(1, 1)))
+	start := time.Unix(1000, 0)
+	for i, priority := range []int32{0, 5, 0, 5} {
+		p := testPod(fmt.Sprint(i), "", "")
+		p.Spec.Priority = &priority
+		q.Set(NewPod(p), start.Add(time.Duration(i)*time.Second))
+	}
+	got := ""
+	for _, p := range q.Pop(start, 10) {
+		got += p.Object.Name
+	}
+	if got != "1302" {
+		t.Errorf("order %s, want 1302", got)
+	}
+}
+
+// TestQueueWaitsForWhatHelps: a refused pod waits for an event that concerns its refusal, and its back-off.
+func TestQueueWaitsForWhatHelps(t *testing.T) {
+	q := NewQueue(rand.New(rand.NewPCG(1, 1)))
+	now := time.Unix(1000, 0)
+	pod := NewPod(testPod("p", "", ""))
+	q.Set(pod, now)
+	refuse := func() bool {
+		t.Helper()
+		if got := len(q.Pop(now, 1)); got != 1 {
+			t.Fatalf("popped %d pods, want 1", got)
+		}
+		return q.Refused(pod.UID(), &Refusal{Message: "m", Plugins: []string{pluginFit}}, now, time.Hour)
+	}
+	if !refuse() {
+		t.Error("a new reason was not told")
+	}
+	q.Move(Event{Plugins: []string{pluginTaint}}, now)
+	if now = now.Add(time.Minute); len(q.Pop(now, 1)) != 0 {
+		t.Error("tried again after an event that cannot help")
+	}
+	q.Move(podGone(), now)
+	if refuse() {
+		t.Error("the same reason was told again")
+	}
+	q.Move(podGone(), now)
+	if len(q.Pop(now, 1)) != 0 {
+		t.Error("tried again before its back-off ended")
+	}
+	if at, ok := q.Next(); !ok || at.Sub(now) != 2*time.Second {
+		t.Errorf("next try in %s, want the second back-off of 2s", at.Sub(now))
+	}
+	now = now.Add(2 * time.Second)
+	q.Pop(now, 1)
+	q.Move(podGone(), now) // while it is in flight
+	q.Refused(pod.UID(), &Refusal{Message: "m", Plugins: []string{pluginFit}}, now, time.Hour)
+	if now = now.Add(4 * time.Second); len(q.Pop(now, 1)) != 1 {
+		t.Error("an event during the attempt was lost")
+	}
+}
+
+// TestAssumptionsExpire: what was acknowledged and never seen is given back; what is not yet answered is not.
+func TestAssumptionsExpire(t *testing.T) {
+	cache, now := NewCache(), time.Unix(1000, 0)
+	cache.SetNode(testNode("n", "4", "4Gi", 10))
+	pod := NewPod(testPod("p", "1", ""))
+	cache.Assume(pod, "n")
+	used := func() int64 { return cache.View().Nodes[0].Requested.MilliCPU }
+	if cache.Expire(now.Add(time.Hour)); used() != 1000 {
+		t.Error("an unanswered binding was given back")
+	}
+	cache.Bound(pod.UID(), now)
+	if cache.Expire(now.Add((AssumedMaxSeconds + 1) * time.Second)); used() != 0 {
+		t.Error("an acknowledged binding that nobody saw was kept")
+	}
+}
+
+func benchmarkDecide(b *testing.B, nodes, batch int, shared bool) {
+	cache := NewCache()
+	for i := range nodes {
+		n := testNode(fmt.Sprintf("node-%05d", i), "32", "128Gi", 110)
+		n.Labels = map[string]string{v1.LabelHostname: n.Name, "zone": fmt.Sprint(i % 3)}
+		cache.SetNode(n)
+	}
+	memo, rng := NewMemo(), rand.New(rand.NewPCG(1, 1))
+	made, placed := 0, 0
+	for b.Loop() {
+		pods := make([]*Pod, batch)
+		for i := range pods {
+			p := testPod(fmt.Sprint(made), "100m", "128Mi")
+			if p.Labels = map[string]string{"app": "x"}; !shared {
+				p.Labels["app"] = p.Name
+			}
+			made++
+			pods[i] = NewPod(p)
+		}
+		for _, d := range Decide(cache.View(), pods, memo, rng) {
+			cache.Assume(d.Pod, d.Node)
+			placed++
+		}
+		if placed > nodes*50 {
+			b.StopTimer()
+			for _, n := range cache.View().Nodes {
+				for _, p := range n.Pods {
+					cache.RemovePod(p.UID())
+				}
+			}
+			placed = 0
+			b.StartTimer()
+		}
+	}
+	b.ReportMetric(float64(made)/b.Elapsed().Seconds(), "pods/s")
+}
+
+func BenchmarkDecide(b *testing.B) {
+	for _, nodes := range []int{1000, 5000} {
+		for _, batch := range []int{1, 256} {
+			b.Run(fmt.Sprintf("nodes=%d/batch=%d/template", nodes, batch), func(b *testing.B) { benchmarkDecide(b, nodes, batch, true) })
+		}
+		b.Run(fmt.Sprintf("nodes=%d/batch=256/all-different", nodes), func(b *testing.B) { benchmarkDecide(b, nodes, 256, false) })
+	}
+}
