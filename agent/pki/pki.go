@@ -1,0 +1,193 @@
+// Package pki owns every private key and certificate of one Podvine replica: the cluster CA, the front-proxy CA, the
+// keys that sign service-account tokens, the API's serving certificate and the client certificates of the node, the
+// administrator and the components.
+//
+// All of it lives in one folder, root only: keys 0600, written atomically, never logged. [Open] loads what is there,
+// makes what is missing, and refuses with one line what is broken.
+//
+// A *PKI is safe for concurrent use. Nothing renews by itself: [PKI.Renew] takes the time as an argument, decides
+// (see [RenewAt]) and acts; the agent calls it on a timer. Listeners of the dynamic providers hear of each change.
+//
+// To inspect: `openssl x509 -in <dir>/serving.crt -noout -text`.
+package pki
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// Lifetimes of what this package issues.
+const (
+	// AuthorityLifetimeYears is how long a CA is valid.
+	AuthorityLifetimeYears = 10
+	// LeafLifetimeHours is how long the agent's own certificates (serving, node, components) are valid.
+	LeafLifetimeHours = 30 * 24
+	// MaxIssuedLifetimeHours bounds a certificate that is issued on request.
+	MaxIssuedLifetimeHours = 365 * 24
+	// BackdateMinutes is how much before now a certificate starts, for machines whose clocks run behind.
+	BackdateMinutes = 5
+)
+
+// Config says for whom the certificates are. Dir and NodeName are required.
+type Config struct {
+	// Dir is the folder of the keys; it is made with mode 0700.
+	Dir string
+	// NodeName is the name of the node, also in system:node:NAME.
+	NodeName string
+	// NodeIPs are the addresses under which others reach this node's API.
+	NodeIPs []net.IP
+	// ServiceIP is the address of the service kubernetes.default (10.96.0.1).
+	ServiceIP net.IP
+	// ClusterDomain is the DNS domain of services (cluster.local).
+	ClusterDomain string
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+	// Log hears of issued and renewed certificates, never of keys; nil is silent.
+	Log *slog.Logger
+}
+
+// PKI holds the loaded authorities, keys and certificates.
+type PKI struct {
+	config Config
+
+	cluster    *Authority
+	frontProxy *Authority
+	tokens     *TokenKeys
+
+	clusterCA    *caBundle
+	frontProxyCA *caBundle
+
+	mu      sync.RWMutex // guards leaves
+	leaves  map[string]*leaf
+	issueMu sync.Mutex // one renewal at a time
+}
+
+// Open loads the folder, makes what is missing, and renews what is due.
+func Open(config Config) (*PKI, error) {
+	if config.Dir == "" || config.NodeName == "" {
+		return nil, errors.New("open pki: a folder and a node name are needed")
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.ClusterDomain == "" {
+		config.ClusterDomain = "cluster.local"
+	}
+	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make key folder: %w", err)
+	}
+	if err := os.Chmod(config.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("protect key folder: %w", err)
+	}
+	p := &PKI{config: config, leaves: map[string]*leaf{}}
+	now := config.Now()
+	var err error
+	if p.cluster, err = openAuthority(p.path("cluster-ca"), "podvine-cluster-ca", now); err != nil {
+		return nil, err
+	}
+	if p.frontProxy, err = openAuthority(p.path("front-proxy-ca"), "podvine-front-proxy-ca", now); err != nil {
+		return nil, err
+	}
+	if p.tokens, err = openTokenKeys(p.path("tokens"), now); err != nil {
+		return nil, err
+	}
+	p.clusterCA = newCABundle("cluster-ca", p.cluster)
+	p.frontProxyCA = newCABundle("front-proxy-ca", p.frontProxy)
+	for _, spec := range p.specs() {
+		l, err := openLeaf(p.path(spec.name))
+		if err != nil {
+			return nil, err
+		}
+		p.leaves[spec.name] = l
+	}
+	if _, err := p.Renew(now); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *PKI) path(name string) string { return filepath.Join(p.config.Dir, name) }
+
+// Cluster is the CA of clients, nodes and the API's serving certificate.
+func (p *PKI) Cluster() *Authority { return p.cluster }
+
+// FrontProxy is the CA of the certificate with which this API speaks to aggregated servers.
+func (p *PKI) FrontProxy() *Authority { return p.frontProxy }
+
+// Tokens are the keys of service-account tokens.
+func (p *PKI) Tokens() *TokenKeys { return p.tokens }
+
+// ClusterCA offers the cluster CA to the generic API server: for client certificates, and as the bundle for pods.
+func (p *PKI) ClusterCA() *caBundle { return p.clusterCA }
+
+// FrontProxyCA offers the front-proxy CA to the request-header authenticator.
+func (p *PKI) FrontProxyCA() *caBundle { return p.frontProxyCA }
+
+// Serving is the API's serving certificate, renewed in place.
+func (p *PKI) Serving() *CertKey { return &CertKey{pki: p, name: servingName} }
+
+// ProxyClient is the certificate with which the aggregator speaks to aggregated servers.
+func (p *PKI) ProxyClient() *CertKey { return &CertKey{pki: p, name: proxyClientName} }
+
+// NodeClient is the certificate of system:node:NAME.
+func (p *PKI) NodeClient() *CertKey { return &CertKey{pki: p, name: nodeClientName} }
+
+// NodeServing is the serving certificate of the node's kubelet API.
+func (p *PKI) NodeServing() *CertKey { return &CertKey{pki: p, name: nodeServingName} }
+
+// KubeletClient is the certificate with which the API speaks to the nodes' kubelet APIs.
+func (p *PKI) KubeletClient() *CertKey { return &CertKey{pki: p, name: kubeletClientName} }
+
+// Renew issues anew what is missing, due or no longer matches the node, and returns when to look again.
+func (p *PKI) Renew(now time.Time) (next time.Time, err error) {
+	p.issueMu.Lock()
+	defer p.issueMu.Unlock()
+	next = now.Add(LeafLifetimeHours * time.Hour)
+	for _, spec := range p.specs() {
+		p.mu.RLock()
+		current := p.leaves[spec.name]
+		p.mu.RUnlock()
+		if current.cert == nil || current.mismatch(spec) || !now.Before(RenewAt(current.cert.NotBefore, current.cert.NotAfter)) {
+			if err := p.issueLeaf(spec, current, now); err != nil {
+				return now, err
+			}
+		}
+		if at := RenewAt(current.notBefore(&p.mu), current.notAfter(&p.mu)); at.Before(next) {
+			next = at
+		}
+	}
+	if at, err := p.tokens.rotate(now); err != nil {
+		return now, err
+	} else if at.Before(next) {
+		next = at
+	}
+	return next, nil
+}
+
+func (p *PKI) issueLeaf(spec leafSpec, current *leaf, now time.Time) error {
+	fresh, err := spec.issue(now)
+	if err != nil {
+		return fmt.Errorf("issue %s: %w", spec.name, err)
+	}
+	if err := fresh.save(p.path(spec.name)); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	current.cert, current.certPEM, current.keyPEM = fresh.cert, fresh.certPEM, fresh.keyPEM
+	listeners := current.listeners
+	p.mu.Unlock()
+	p.config.Log.Info("issued certificate", "name", spec.name, "until", fresh.cert.NotAfter.UTC().Format(time.RFC3339))
+	for _, l := range listeners {
+		l.Enqueue()
+	}
+	return nil
+}
