@@ -1,0 +1,155 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Attach puts the socket programs on a cgroup of the unified hierarchy and so on every process below it. Links that an
+// earlier agent pinned are switched to these programs in place.
+func (s *Sockets) Attach(cgroupPath string) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(cgroupPath, &stat); err != nil {
+		return fmt.Errorf("look at cgroup %s: %w", cgroupPath, err)
+	}
+	p := &s.objects.socketsPrograms
+	hooks := []struct {
+		name    string
+		attach  ebpf.AttachType
+		program *ebpf.Program
+	}{
+		// Answers first: a connection that is translated must find its way back translated too.
+		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, p.PvGetpeername4},
+		{"getpeername6", ebpf.AttachCgroupInet6GetPeername, p.PvGetpeername6},
+		{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, p.PvRecvmsg4},
+		{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, p.PvRecvmsg6},
+		{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, p.PvSendmsg4},
+		{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, p.PvSendmsg6},
+		{"connect4", ebpf.AttachCGroupInet4Connect, p.PvConnect4},
+		{"connect6", ebpf.AttachCGroupInet6Connect, p.PvConnect6},
+	}
+	for _, h := range hooks {
+		pin := pinnedLink{
+			path:    filepath.Join(s.dir, linksFolder, "cgroup-"+h.name),
+			program: h.program,
+			current: func(info *link.Info) bool {
+				cgroup := info.Cgroup()
+				return cgroup != nil && cgroup.CgroupId == stat.Ino
+			},
+			attach: func() (link.Link, error) {
+				return link.AttachCgroup(link.CgroupOptions{Path: cgroupPath, Attach: h.attach, Program: h.program})
+			},
+		}
+		if err := pin.ensure(); err != nil {
+			return fmt.Errorf("attach %s: %w", h.name, unsupported("cgroup hook "+h.name, "5.8", err))
+		}
+	}
+	return nil
+}
+
+// AttachOutside puts the programs for the outside world on a link; name is the link's name.
+func (p *Packets) AttachOutside(name string, ifindex int) error {
+	if err := p.attachTCX(name+"-in", ifindex, ebpf.AttachTCXIngress, p.objects.PvFromOutside); err != nil {
+		return err
+	}
+	return p.attachTCX(name+"-out", ifindex, ebpf.AttachTCXEgress, p.objects.PvToOutside)
+}
+
+// AttachPod puts the program for a pod's packets on the host's end of the pod's link.
+func (p *Packets) AttachPod(name string, ifindex int) error {
+	return p.attachTCX(name+"-pod", ifindex, ebpf.AttachTCXIngress, p.objects.PvFromPod)
+}
+
+// Detach takes all programs off a link; a link that is gone, or has none, is no error.
+func (p *Packets) Detach(name string) error {
+	for _, suffix := range []string{"-in", "-out", "-pod"} {
+		err := os.Remove(filepath.Join(p.dir, linksFolder, "tcx-"+name+suffix))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("unpin programs of link %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Attached lists the names of the links that have programs of one kind pinned: "pod" or "in" (outside).
+func (p *Packets) Attached(kind string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(p.dir, linksFolder))
+	if err != nil {
+		return nil, fmt.Errorf("list pinned links: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutPrefix(e.Name(), "tcx-"); ok {
+			if name, ok = strings.CutSuffix(name, "-"+kind); ok {
+				names = append(names, name)
+			}
+		}
+	}
+	return names, nil
+}
+
+func (p *Packets) attachTCX(pinName string, ifindex int, at ebpf.AttachType, program *ebpf.Program) error {
+	pin := pinnedLink{
+		path:    filepath.Join(p.dir, linksFolder, "tcx-"+pinName),
+		program: program,
+		current: func(info *link.Info) bool {
+			tcx := info.TCX()
+			return tcx != nil && int(tcx.Ifindex) == ifindex
+		},
+		attach: func() (link.Link, error) {
+			return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: program, Attach: at})
+		},
+	}
+	if err := pin.ensure(); err != nil {
+		return fmt.Errorf("attach program to link %s: %w", pinName, unsupported("TCX attachment of traffic-control programs", "6.6", err))
+	}
+	return nil
+}
+
+// pinnedLink is an attachment that outlives the process.
+type pinnedLink struct {
+	path    string
+	program *ebpf.Program
+	// current reports whether an existing attachment is at the place that is asked for.
+	current func(*link.Info) bool
+	attach  func() (link.Link, error)
+}
+
+// ensure switches the pinned attachment to the program, or makes it.
+func (p *pinnedLink) ensure() error {
+	old, err := link.LoadPinnedLink(p.path, nil)
+	if err == nil {
+		defer old.Close()
+		info, err := old.Info()
+		if err != nil {
+			return fmt.Errorf("describe pinned link: %w", err)
+		}
+		if p.current(info) {
+			if err := old.Update(p.program); err != nil {
+				return fmt.Errorf("update pinned link: %w", err)
+			}
+			return nil
+		}
+		if err := os.Remove(p.path); err != nil {
+			return fmt.Errorf("unpin stale link: %w", err)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("load pinned link: %w", err)
+	}
+	fresh, err := p.attach()
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	if err := fresh.Pin(p.path); err != nil {
+		return fmt.Errorf("pin link: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// Protocol numbers as the maps hold them.
+const (
+	ProtocolTCP uint8 = 6
+	ProtocolUDP uint8 = 17
+)
+
+// Algorithms of a [Set].
+const (
+	AlgorithmRandom     uint8 = 0
+	AlgorithmRoundRobin uint8 = 1
+)
+
+// SetDropWhenEmpty makes packets to an empty set vanish instead of being refused. Connections that start on the node
+// are refused either way.
+const SetDropWhenEmpty uint16 = 1 << 0
+
+// SlotLocal marks a backend on this node: packets from outside reach it with their own source address.
+const SlotLocal uint16 = 1 << 0
+
+// Addr is an address in a map: 16 bytes, IPv4 in its IPv6-mapped form.
+type Addr [16]byte
+
+// Port is a port in network byte order.
+type Port [2]byte
+
+// MakeAddr converts an address; the zero netip.Addr becomes "::".
+func MakeAddr(a netip.Addr) Addr {
+	if !a.IsValid() {
+		return Addr{}
+	}
+	return a.As16()
+}
+
+// Netip converts back; IPv6-mapped addresses become plain IPv4.
+func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+// MakePort converts a port to network byte order.
+func MakePort(p uint16) Port {
+	var out Port
+	binary.BigEndian.PutUint16(out[:], p)
+	return out
+}
+
+// Uint16 converts back to host byte order.
+func (p Port) Uint16() uint16 { return binary.BigEndian.Uint16(p[:]) }
+
+// Endpoint is the key of the frontends: what a client asks for. The unspecified address of a family stands for every
+// local address of it.
+type Endpoint struct {
+	Addr  Addr
+	Port  Port
+	Proto uint8
+	Pad   uint8
+}
+
+// Frontend names the sets of backends behind an [Endpoint]: for what starts on this node, and for the outside.
+type Frontend struct {
+	InnerSet uint32
+	OuterSet uint32
+}
+
+// Set is the head of a set of backends; its members are the slots 0 to Count-1.
+type Set struct {
+	Count           uint32
+	AffinitySeconds uint32
+	Flags           uint16
+	Algorithm       uint8
+	Pad             uint8
+}
+
+// SlotKey addresses a slot of a set.
+type SlotKey struct {
+	Set   uint32
+	Index uint32
+}
+
+// Slot is a backend.
+type Slot struct {
+	Addr  Addr
+	Port  Port
+	Flags uint16
+}
+
+// MemberKey asks whether a backend belongs to a set.
+type MemberKey struct {
+	Set  uint32
+	Addr Addr
+	Port Port
+	Pad  uint16
+}
+
+// Pod is where a pod of this node is reached.
+type Pod struct {
+	Ifindex uint32
+	MAC     [6]byte
+	HostMAC [6]byte
+}
+
+// Settings are what the programs know of their node.
+type Settings struct {
+	HostNetns  uint64
+	NAT4       Addr
+	NAT6       Addr
+	RejectMark uint32
+	Pad        uint32
+}
+
+// Tuple identifies a flow of packets.
+type Tuple struct {
+	Source      Addr
+	Destination Addr
+	SourcePort  Port
+	DestPort    Port
+	Proto       uint8
+	Pad         [3]uint8
+}
+
+// Flow is how packets of a [Tuple] leave. Set is 0 in the entry of the way back.
+type Flow struct {
+	SeenNS    uint64
+	Rewritten Tuple
+	Set       uint32
+	SNAT      uint32
+	Pad       uint32
+}
+
+// Counter is an index of the counters' map.
+type Counter uint32
+
+// The counters that the programs keep.
+const (
+	CounterSocketTranslated Counter = iota
+	CounterSocketRefused
+	CounterFlowOpened
+	CounterFlowRejected
+	CounterFlowDropped
+	CounterPodRedirected
+	CounterLimit
+)
+
+func (c Counter) String() string {
+	names := [...]string{"socket_translated", "socket_refused", "flow_opened", "flow_rejected", "flow_dropped", "pod_redirected"}
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return "unknown"
+}

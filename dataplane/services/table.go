@@ -1,0 +1,327 @@
+package services
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// setState is a set as the maps hold it: its head, and its slots, each of which is a member.
+type setState struct {
+	head Head
+	// headed is false before the head is first written and after it is deleted, while slots are there.
+	headed bool
+	slots  []Backend
+}
+
+// State is the content of the maps, as far as services are concerned.
+type State struct {
+	Frontends map[Frontend]Target
+	sets      map[uint32]*setState
+}
+
+func newState() State {
+	return State{Frontends: map[Frontend]Target{}, sets: map[uint32]*setState{}}
+}
+
+// apply follows one write. Slots beyond the count exist only between the writes of a plan.
+func (s *State) apply(w Write) {
+	switch w.Verb {
+	case PutFrontend:
+		s.Frontends[w.Frontend] = w.Target
+	case DeleteFrontend:
+		delete(s.Frontends, w.Frontend)
+	case PutSet:
+		set := s.set(w.Set)
+		set.head, set.headed = w.Head, true
+	case PutSlot:
+		set := s.set(w.Set)
+		for len(set.slots) <= int(w.Index) {
+			set.slots = append(set.slots, Backend{})
+		}
+		set.slots[w.Index] = w.Backend
+	case DeleteSlot:
+		if set := s.sets[w.Set]; set != nil && int(w.Index) < len(set.slots) {
+			set.slots[w.Index] = Backend{}
+			for len(set.slots) > 0 && set.slots[len(set.slots)-1] == (Backend{}) {
+				set.slots = set.slots[:len(set.slots)-1]
+			}
+			s.forgetEmpty(w.Set, set)
+		}
+	case DeleteSet:
+		if set := s.sets[w.Set]; set != nil {
+			set.head, set.headed = Head{}, false
+			s.forgetEmpty(w.Set, set)
+		}
+	case PutMember, DeleteMember:
+		// Members mirror the slots.
+	}
+}
+
+func (s *State) forgetEmpty(id uint32, set *setState) {
+	if !set.headed && len(set.slots) == 0 {
+		delete(s.sets, id)
+	}
+}
+
+func (s *State) set(id uint32) *setState {
+	set := s.sets[id]
+	if set == nil {
+		set = &setState{}
+		s.sets[id] = set
+	}
+	return set
+}
+
+// table knows what is wanted and what the maps hold, and plans from the one to the other. It is pure: no clock, no
+// randomness, no system call. One goroutine at a time.
+type table struct {
+	state    State
+	services map[string]*compiled
+	// claims lists, for each frontend, the services that want it.
+	claims map[Frontend][]string
+	ids    map[setKey]uint32
+	named  map[uint32]setKey
+	lastID uint32
+}
+
+func newTable(state State) *table {
+	t := &table{
+		state:    state,
+		services: map[string]*compiled{},
+		claims:   map[Frontend][]string{},
+		ids:      map[setKey]uint32{},
+		named:    map[uint32]setKey{},
+	}
+	for id := range state.sets {
+		t.lastID = max(t.lastID, id)
+	}
+	return t
+}
+
+// change is a service's new form; nil removes it.
+type change struct {
+	name string
+	want *compiled
+}
+
+// plan takes in the changes and returns the writes that realise them. The writes must be executed in order; each that
+// succeeds is to be reported to state.apply before the next plan.
+func (t *table) plan(changes []change) []Write {
+	touched := map[Frontend]bool{}
+	var dropped []setKey
+	for _, c := range changes {
+		dropped = append(dropped, t.replace(c, touched)...)
+	}
+	frontends := slices.SortedFunc(maps.Keys(touched), compareFrontends)
+	t.adopt(frontends)
+
+	var writes []Write
+	for _, c := range changes {
+		if c.want == nil {
+			continue
+		}
+		for _, key := range slices.SortedFunc(maps.Keys(c.want.sets), compareSetKeys) {
+			writes = append(writes, t.planSet(key, c.want.sets[key])...)
+		}
+	}
+	writes = append(writes, t.planFrontends(frontends)...)
+	for _, key := range dropped {
+		writes = append(writes, t.planDrop(key)...)
+	}
+	return writes
+}
+
+// prune plans the removal of everything in the maps that nobody wants: what an earlier agent left. Only for a table
+// that knows all services.
+func (t *table) prune() []Write {
+	var stray []Frontend
+	for f := range t.state.Frontends {
+		if len(t.claims[f]) == 0 {
+			stray = append(stray, f)
+		}
+	}
+	slices.SortFunc(stray, compareFrontends)
+	var writes []Write
+	for _, f := range stray {
+		writes = append(writes, Write{Verb: DeleteFrontend, Frontend: f})
+	}
+	for _, id := range slices.Sorted(maps.Keys(t.state.sets)) {
+		if _, ok := t.named[id]; !ok {
+			writes = append(writes, planDelete(id, t.state.sets[id].slots)...)
+		}
+	}
+	return writes
+}
+
+// replace swaps a service's compiled form, marks the frontends it touches, and returns the sets it no longer has.
+func (t *table) replace(c change, touched map[Frontend]bool) []setKey {
+	var dropped []setKey
+	if old := t.services[c.name]; old != nil {
+		for f := range old.frontends {
+			touched[f] = true
+			t.claims[f] = slices.DeleteFunc(t.claims[f], func(n string) bool { return n == c.name })
+			if len(t.claims[f]) == 0 {
+				delete(t.claims, f)
+			}
+		}
+		for key := range old.sets {
+			if c.want == nil {
+				dropped = append(dropped, key)
+			} else if _, still := c.want.sets[key]; !still {
+				dropped = append(dropped, key)
+			}
+		}
+	}
+	slices.SortFunc(dropped, compareSetKeys)
+	if c.want == nil {
+		delete(t.services, c.name)
+		return dropped
+	}
+	t.services[c.name] = c.want
+	for f := range c.want.frontends {
+		touched[f] = true
+		t.claims[f] = append(t.claims[f], c.name)
+	}
+	return dropped
+}
+
+// adopt gives sets without an ID the one that their frontends lead to already.
+func (t *table) adopt(frontends []Frontend) {
+	for _, f := range frontends {
+		current, ok := t.state.Frontends[f]
+		owner := t.owner(f)
+		if !ok || owner == "" {
+			continue
+		}
+		want := t.services[owner].frontends[f]
+		t.adoptID(want.inner, current.Inner)
+		t.adoptID(want.outer, current.Outer)
+	}
+}
+
+func (t *table) adoptID(key setKey, id uint32) {
+	_, has := t.ids[key]
+	_, claimed := t.named[id]
+	if !has && !claimed && id != 0 {
+		t.ids[key], t.named[id] = id, key
+	}
+}
+
+func (t *table) idFor(key setKey) uint32 {
+	if id, ok := t.ids[key]; ok {
+		return id
+	}
+	for {
+		t.lastID++
+		if _, used := t.named[t.lastID]; used || t.lastID == 0 || t.state.sets[t.lastID] != nil {
+			continue
+		}
+		t.ids[key], t.named[t.lastID] = t.lastID, key
+		return t.lastID
+	}
+}
+
+// owner decides who gets a frontend that several want: static services first, then by name.
+func (t *table) owner(f Frontend) string {
+	best := ""
+	for _, name := range t.claims[f] {
+		if best == "" {
+			best = name
+			continue
+		}
+		a, b := t.services[name], t.services[best]
+		if a.static != b.static {
+			if a.static {
+				best = name
+			}
+		} else if name < best {
+			best = name
+		}
+	}
+	return best
+}
+
+func (t *table) planSet(key setKey, want wantedSet) []Write {
+	id := t.idFor(key)
+	current := t.state.sets[id]
+	if current == nil {
+		return planSet(id, nil, Head{}, false, want)
+	}
+	return planSet(id, current.slots, current.head, current.headed, want)
+}
+
+func (t *table) planFrontends(frontends []Frontend) []Write {
+	var puts, deletes []Write
+	for _, f := range frontends {
+		current, exists := t.state.Frontends[f]
+		owner := t.owner(f)
+		if owner == "" {
+			if exists {
+				deletes = append(deletes, Write{Verb: DeleteFrontend, Frontend: f})
+			}
+			continue
+		}
+		want := t.services[owner].frontends[f]
+		target := Target{Inner: t.idFor(want.inner), Outer: t.idFor(want.outer)}
+		if !exists || current != target {
+			puts = append(puts, Write{Verb: PutFrontend, Frontend: f, Target: target})
+		}
+	}
+	return append(puts, deletes...)
+}
+
+func (t *table) planDrop(key setKey) []Write {
+	id, ok := t.ids[key]
+	if !ok {
+		return nil
+	}
+	delete(t.ids, key)
+	delete(t.named, id)
+	current := t.state.sets[id]
+	if current == nil {
+		return nil
+	}
+	return planDelete(id, current.slots)
+}
+
+// conflicts lists the frontends that more than one service wants.
+func (t *table) conflicts() []Frontend {
+	var out []Frontend
+	for f, names := range t.claims {
+		if len(names) > 1 {
+			out = append(out, f)
+		}
+	}
+	slices.SortFunc(out, compareFrontends)
+	return out
+}
+
+func compareSetKeys(a, b setKey) int {
+	v6 := func(k setKey) int {
+		if k.v6 {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.port, b.port), cmp.Compare(a.protocol, b.protocol),
+		cmp.Compare(v6(a), v6(b)), cmp.Compare(a.scope, b.scope))
+}
+
+// backendsOf lists the distinct addresses of a service's UDP endpoints, terminating ones included.
+func udpEndpoints(s *Service) map[netip.AddrPort]bool {
+	out := map[netip.AddrPort]bool{}
+	if s == nil {
+		return out
+	}
+	for _, p := range s.Ports {
+		if p.Protocol != UDP {
+			continue
+		}
+		for _, e := range p.Endpoints {
+			out[netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())] = true
+		}
+	}
+	return out
+}
