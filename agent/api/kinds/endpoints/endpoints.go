@@ -127,11 +127,11 @@ func oldAddresses(e *corev1.Endpoints) []string {
 }
 
 func validate(_ context.Context, e *corev1.Endpoints) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&e.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&e.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateSubsets(e, nil)...)
 }
 
 func validateUpdate(_ context.Context, e, old *corev1.Endpoints) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaUpdate(&e.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&e.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	return append(errs, validateSubsets(e, oldAddresses(old))...)
 }

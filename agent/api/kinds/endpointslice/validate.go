@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 // Kubernetes' limits of one slice.
@@ -32,12 +34,12 @@ func protocols() []corev1.Protocol {
 }
 
 func validate(_ context.Context, s *discoveryv1.EndpointSlice) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&s.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&s.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateContent(s, nil)...)
 }
 
 func validateUpdate(_ context.Context, s, old *discoveryv1.EndpointSlice) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	var known []string
 	for i := range old.Endpoints {
 		known = append(known, old.Endpoints[i].Addresses...)

@@ -49,7 +49,7 @@ func validateName(name string, _ bool) []string {
 }
 
 func validate(_ context.Context, a *networkingv1.IPAddress) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&a.ObjectMeta, false, validateName, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&a.ObjectMeta, false, validateName, field.NewPath("metadata"))
 	return append(errs, validateParent(a.Spec.ParentRef, field.NewPath("spec", "parentRef"))...)
 }
 
@@ -83,7 +83,7 @@ func validateParent(ref *networkingv1.ParentReference, at *field.Path) field.Err
 
 func validateUpdate(_ context.Context, a, old *networkingv1.IPAddress) field.ErrorList {
 	at := field.NewPath("spec", "parentRef")
-	errs := apivalidation.ValidateObjectMetaUpdate(&a.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&a.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validateParent(a.Spec.ParentRef, at)...)
 	if !apiequality.Semantic.DeepEqual(a.Spec.ParentRef, old.Spec.ParentRef) {
 		errs = append(errs, field.Invalid(at, nil, apivalidation.FieldImmutableErrorMsg))

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 // maxPodCIDRs is how many pod ranges a node has: one for each IP family.
@@ -25,7 +27,7 @@ const preferAvoidPodsKey = corev1.PreferAvoidPodsAnnotationKey
 
 func validate(_ context.Context, n *corev1.Node) field.ErrorList {
 	metadata := field.NewPath("metadata")
-	errs := apivalidation.ValidateObjectMeta(&n.ObjectMeta, false, apivalidation.NameIsDNSSubdomain, metadata)
+	errs := kinds.ValidateObjectMeta(&n.ObjectMeta, false, apivalidation.NameIsDNSSubdomain, metadata)
 	errs = append(errs, validateAnnotations(n.Annotations, metadata.Child("annotations"))...)
 	errs = append(errs, validateTaints(n.Spec.Taints, metadata.Child("taints"))...)
 	errs = append(errs, validateResources(n)...)
@@ -36,7 +38,7 @@ func validate(_ context.Context, n *corev1.Node) field.ErrorList {
 // schedulability may change.
 func validateUpdate(_ context.Context, n, old *corev1.Node) field.ErrorList {
 	metadata, spec := field.NewPath("metadata"), field.NewPath("spec")
-	errs := apivalidation.ValidateObjectMetaUpdate(&n.ObjectMeta, &old.ObjectMeta, metadata)
+	errs := kinds.ValidateObjectMetaUpdate(&n.ObjectMeta, &old.ObjectMeta, metadata)
 	errs = append(errs, validateAnnotations(n.Annotations, metadata.Child("annotations"))...)
 	errs = append(errs, validateResources(n)...)
 	errs = append(errs, validateAddresses(n.Status.Addresses)...)

@@ -79,14 +79,9 @@ func isHeadless(s *corev1.Service) bool {
 
 func isExternalName(s *corev1.Service) bool { return s.Spec.Type == corev1.ServiceTypeExternalName }
 
-// needsClusterIP says that the type has cluster addresses, or is headless in their place.
-func needsClusterIP(s *corev1.Service) bool {
-	switch s.Spec.Type {
-	case corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
-		return true
-	}
-	return false
-}
+// needsClusterIP says that the type has cluster addresses, or is headless in their place. An unknown type counts, so
+// that nothing is dropped before validation refuses it.
+func needsClusterIP(s *corev1.Service) bool { return !isExternalName(s) }
 
 func needsNodePorts(s *corev1.Service) bool {
 	switch s.Spec.Type {

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // validateService checks a whole service, on creation (old is nil) and on update.
 func validateService(s, old *corev1.Service) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := apivalidation.ValidateObjectMeta(&s.ObjectMeta, true, apivalidation.NameIsDNSLabel, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&s.ObjectMeta, true, apivalidation.NameIsDNSLabel, field.NewPath("metadata"))
 	if len(s.Spec.Ports) == 0 && !isHeadless(s) && !isExternalName(s) {
 		errs = append(errs, field.Required(spec.Child("ports"), ""))
 	}
@@ -181,7 +183,7 @@ func validateTrafficPolicies(s *corev1.Service, spec *field.Path) field.ErrorLis
 		if allowed := []corev1.ServiceInternalTrafficPolicy{corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal}; !slices.Contains(allowed, *policy) {
 			errs = append(errs, field.NotSupported(internal, *policy, allowed))
 		}
-	} else if needsClusterIP(s) {
+	} else if s.Spec.Type == corev1.ServiceTypeClusterIP || s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		errs = append(errs, field.Required(internal, ""))
 	}
 	if want := s.Spec.TrafficDistribution; want != nil {

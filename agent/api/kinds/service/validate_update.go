@@ -5,17 +5,18 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 	"k8s.io/utils/ptr"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 const onceSet = "may not change once set"
 
 func validateUpdate(s, old *corev1.Service) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validateKept(s, old)...)
 	spec := field.NewPath("spec")
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer && old.Spec.Type == corev1.ServiceTypeLoadBalancer &&
@@ -61,7 +62,7 @@ func validateKeptList[T comparable](now, was []T, single bool, at *field.Path, u
 }
 
 func validateStatusUpdate(s, old *corev1.Service) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	return append(errs, validateIngress(s, old, field.NewPath("status", "loadBalancer", "ingress"))...)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -37,9 +38,12 @@ func Resource() kinds.Resource {
 		Validate:         validate,
 		ValidateUpdate:   validateUpdate,
 		Status: &kinds.Status[*networkingv1.ServiceCIDR]{
-			PrepareForUpdate: func(_ context.Context, c, old *networkingv1.ServiceCIDR) { c.Spec = old.Spec },
+			PrepareForUpdate: func(_ context.Context, c, old *networkingv1.ServiceCIDR) {
+				metav1.ResetObjectMetaForStatus(c, old)
+				c.Spec = old.Spec
+			},
 			ValidateUpdate: func(_ context.Context, c, old *networkingv1.ServiceCIDR) field.ErrorList {
-				return apivalidation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+				return kinds.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 			},
 		},
 		Columns: []kinds.Column[*networkingv1.ServiceCIDR]{
@@ -51,7 +55,7 @@ func Resource() kinds.Resource {
 }
 
 func validate(_ context.Context, c *networkingv1.ServiceCIDR) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&c.ObjectMeta, false, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&c.ObjectMeta, false, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateCIDRs(c.Spec.CIDRs, field.NewPath("spec", "cidrs"))...)
 }
 
@@ -75,7 +79,7 @@ func validateCIDRs(cidrs []string, at *field.Path) field.ErrorList {
 // validateUpdate lets a single-stack object gain a range of the other family, and nothing else.
 func validateUpdate(_ context.Context, c, old *networkingv1.ServiceCIDR) field.ErrorList {
 	at := field.NewPath("spec", "cidrs")
-	errs := apivalidation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	now, was := c.Spec.CIDRs, old.Spec.CIDRs
 	immutable := func(i int) {
 		if now[i] != was[i] {
