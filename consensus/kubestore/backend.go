@@ -1,0 +1,174 @@
+package kubestore
+
+import (
+	"errors"
+	"log/slog"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/apiserver/pkg/storage/value"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/podvine/podvine/consensus"
+)
+
+const (
+	// DefaultDecodedCacheBytes bounds the stored size of the entries whose decoded form is kept.
+	DefaultDecodedCacheBytes = 64 << 20
+	// DefaultBookmarkInterval is how often a watch that asked for bookmarks gets one.
+	DefaultBookmarkInterval = time.Minute
+	// progressInterval is how often a watch with ProgressNotify gets a bookmark.
+	progressInterval = 5 * time.Second
+)
+
+// Options adjusts a backend. The zero value is usable.
+type Options struct {
+	// Logger gets what nobody can be told otherwise.
+	Logger *slog.Logger
+	// DecodedCacheBytes bounds the cache of decoded objects; negative disables it.
+	DecodedCacheBytes int64
+	// BookmarkInterval is how often a watch that asked for bookmarks gets one.
+	BookmarkInterval time.Duration
+	// Transformers encrypt the values of a resource before they reach the log.
+	Transformers map[schema.GroupResource]value.Transformer
+}
+
+// Backend serves all resources from one replica.
+type Backend struct {
+	replica *consensus.Replica
+	opts    Options
+	log     *slog.Logger
+	objects *entryCache
+	events  *eventCache
+
+	mu        sync.Mutex
+	resources map[schema.GroupResource]*resource
+
+	closed    chan struct{}
+	closeOnce sync.Once
+}
+
+var _ generic.StorageDecorator = (*Backend)(nil).Decorator
+
+// New returns a backend over the replica, which the caller closes after it.
+func New(replica *consensus.Replica, opts Options) (*Backend, error) {
+	if replica == nil {
+		return nil, errors.New("new backend: no replica")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.DecodedCacheBytes == 0 {
+		opts.DecodedCacheBytes = DefaultDecodedCacheBytes
+	}
+	if opts.BookmarkInterval == 0 {
+		opts.BookmarkInterval = DefaultBookmarkInterval
+	}
+	return &Backend{
+		replica: replica, opts: opts, log: opts.Logger,
+		objects: newEntryCache(opts.DecodedCacheBytes), events: newEventCache(),
+		resources: map[schema.GroupResource]*resource{}, closed: make(chan struct{}),
+	}, nil
+}
+
+// Close ends all watches. Other calls still work.
+func (b *Backend) Close() { b.closeOnce.Do(func() { close(b.closed) }) }
+
+// Decorator returns the storage of one resource; it has the type generic.StorageDecorator. The first storage made for a
+// group resource is the one that companions and informers of that resource use.
+func (b *Backend) Decorator(
+	config *storagebackend.ConfigForResource,
+	resourcePrefix string,
+	_ func(obj runtime.Object) (string, error),
+	newFunc func() runtime.Object,
+	newListFunc func() runtime.Object,
+	getAttrsFunc storage.AttrFunc,
+	_ storage.IndexerFuncs,
+	_ *cache.Indexers,
+) (storage.Interface, factory.DestroyFunc, error) {
+	r, err := b.newResource(config, resourcePrefix, newFunc, newListFunc, getAttrsFunc)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.resources[config.GroupResource] == nil {
+		b.resources[config.GroupResource] = r
+	}
+	return r, func() { b.release(config.GroupResource, r) }, nil
+}
+
+func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix string, newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc) (*resource, error) {
+	if len(prefix) < 2 || prefix[0] != '/' {
+		return nil, errors.New("resource prefix needs a leading slash and a name")
+	}
+	transformer := config.Transformer
+	if transformer == nil {
+		transformer = b.opts.Transformers[config.GroupResource]
+	}
+	r := &resource{
+		b: b, group: config.GroupResource, table: prefix, codec: config.Codec,
+		newFunc: newFunc, newListFunc: newListFunc, attrs: attrs,
+		progress: newBroadcast(),
+	}
+	r.setTransformer(transformer)
+	object := newFunc()
+	_, r.unstructured = object.(runtime.Unstructured)
+	r.owner = reflect.TypeOf(object)
+	if r.unstructured {
+		r.owner = r
+	}
+	return r, nil
+}
+
+func (b *Backend) release(gr schema.GroupResource, r *resource) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.resources[gr] == r {
+		delete(b.resources, gr)
+	}
+}
+
+func (b *Backend) resource(gr schema.GroupResource) *resource {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.resources[gr]
+}
+
+// resource is the storage of one resource in one codec.
+type resource struct {
+	b            *Backend
+	group        schema.GroupResource
+	table        string
+	codec        runtime.Codec
+	newFunc      func() runtime.Object
+	newListFunc  func() runtime.Object
+	attrs        storage.AttrFunc
+	versioner    storage.APIObjectVersioner
+	unstructured bool
+	// owner is what attachments are compared with: objects of equal owners are interchangeable.
+	owner any
+	// transformer is nil when values are stored as the codec encodes them.
+	transformer atomic.Pointer[value.Transformer]
+	sizes       atomic.Bool
+	progress    *broadcast
+}
+
+var _ storage.Interface = (*resource)(nil)
+
+func (r *resource) setTransformer(t value.Transformer) {
+	if t == nil || reflect.TypeOf(t) == reflect.TypeOf(identity.NewEncryptCheckTransformer()) {
+		r.transformer.Store(nil)
+		return
+	}
+	r.transformer.Store(&t)
+}

@@ -1,0 +1,137 @@
+package kubestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/storage"
+
+	"github.com/podvine/podvine/consensus/store"
+)
+
+// Versioner implements storage.Interface.
+func (r *resource) Versioner() storage.Versioner { return r.versioner }
+
+func (r *resource) prepareKey(key string, recursive bool) (string, error) {
+	return storage.PrepareKey(r.table, key, recursive)
+}
+
+// settle makes sure that the local store is new enough for a read with this resource version: "" means as new as any
+// acknowledged write, "0" as it is, a number at least that.
+func (r *resource) settle(ctx context.Context, resourceVersion string) error {
+	if resourceVersion == "0" {
+		return nil
+	}
+	least, err := r.versioner.ParseResourceVersion(resourceVersion)
+	if err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
+	}
+	if least != 0 && int64(least) <= r.b.replica.Store().Revision() {
+		return nil
+	}
+	current, err := r.b.replica.ReadRevision(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	if least > uint64(current) {
+		return storage.NewTooLargeResourceVersionError(least, uint64(current), 0)
+	}
+	return nil
+}
+
+// Get implements storage.Interface.
+func (r *resource) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
+	key, err := r.prepareKey(key, false)
+	if err != nil {
+		return err
+	}
+	if err := r.settle(ctx, opts.ResourceVersion); err != nil {
+		return err
+	}
+	e, _ := r.b.replica.Store().Get(r.table, key)
+	if e != nil {
+		return r.load(ctx, e, out)
+	}
+	if opts.IgnoreNotFound {
+		return runtime.SetZeroValue(out)
+	}
+	return storage.NewKeyNotFoundError(key, 0)
+}
+
+// GetCurrentResourceVersion implements storage.Interface.
+func (r *resource) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
+	rev, err := r.b.replica.ReadRevision(ctx)
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return uint64(rev), nil
+}
+
+// Stats implements storage.Interface.
+func (r *resource) Stats(context.Context) (storage.Stats, error) {
+	keys, bytes := r.b.replica.Store().TableStats(r.table)
+	s := storage.Stats{ObjectCount: int64(keys)}
+	if keys > 0 && r.sizes.Load() {
+		s.EstimatedAverageObjectSizeBytes = bytes / int64(keys)
+	}
+	return s, nil
+}
+
+// EnableResourceSizeEstimation implements storage.Interface. The store counts exactly, without the keys.
+func (r *resource) EnableResourceSizeEstimation(keys storage.KeysFunc) error {
+	if keys == nil {
+		return errors.New("KeysFunc cannot be nil")
+	}
+	if r.sizes.Swap(true) {
+		return errors.New("resource size estimation is enabled already")
+	}
+	return nil
+}
+
+// ReadinessCheck implements storage.Interface.
+func (r *resource) ReadinessCheck() error {
+	if _, ok := r.b.replica.Leading(); !ok {
+		return storage.ErrStorageNotReady
+	}
+	return r.b.replica.Store().Fault()
+}
+
+// RequestWatchProgress implements storage.Interface: watches with ProgressNotify get a bookmark now.
+func (r *resource) RequestWatchProgress(context.Context) error {
+	r.progress.wake()
+	return nil
+}
+
+// CompactRevision implements storage.Interface.
+func (r *resource) CompactRevision() int64 { return r.b.replica.Store().CompactedRevision() }
+
+// viewFor returns the table as a list should see it.
+func (r *resource) viewFor(ctx context.Context, opts storage.ListOptions, revision int64) (store.View, error) {
+	s := r.b.replica.Store()
+	paging := opts.Predicate.Limit > 0
+	if revision <= 0 {
+		resourceVersion := opts.ResourceVersion
+		if opts.Predicate.Continue != "" {
+			resourceVersion = ""
+		}
+		if err := r.settle(ctx, resourceVersion); err != nil {
+			return store.View{}, err
+		}
+		return s.View(r.table, paging), nil
+	}
+	v, err := s.ViewAt(r.table, revision)
+	if !errors.Is(err, store.ErrFuture) {
+		return v, err
+	}
+	current, err := r.b.replica.ReadRevision(ctx)
+	if err != nil {
+		return store.View{}, unavailable(err)
+	}
+	if current < revision {
+		return store.View{}, storage.NewTooLargeResourceVersionError(uint64(revision), uint64(current), 0)
+	}
+	return s.ViewAt(r.table, revision)
+}

@@ -1,0 +1,231 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/podvine/podvine/consensus/store"
+)
+
+// closeWait bounds how long Close waits for a disk that does not answer.
+const closeWait = 5 * time.Second
+
+// Replica is this node's copy of the cluster's records. See the package comment.
+type Replica struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Store
+	raft    *raft.Raft
+	gate    *gate
+	guard   *guard
+	snaps   raft.SnapshotStore
+	lock    *os.File
+	metrics *metrics
+
+	queue    chan *proposal
+	inflight chan *group
+	slots    chan struct{}
+	proposer *proposer
+
+	lead     leadership
+	verifier verifier
+	// soleVoter is set while the configuration has no other voter. Whoever adds a voter clears it first.
+	soleVoter atomic.Bool
+
+	expiry  expiry
+	compact compaction
+
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+	tasks     sync.WaitGroup
+}
+
+// Open starts the replica in cfg.Dir. An empty directory founds a cluster of this one voter unless cfg.Join is set. ctx
+// bounds the opening only. The replica answers before it leads; see [Replica.WaitReady].
+func Open(ctx context.Context, cfg Config) (*Replica, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("open replica: %w", err)
+	}
+	lock, err := claimDir(cfg.Dir, cfg.NodeID, cfg.ClusterID)
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{
+		cfg: cfg, log: cfg.Logger, lock: lock, metrics: newMetrics(cfg.Registerer),
+		queue: make(chan *proposal, maxWaitingProposals), inflight: make(chan *group, maxInflightGroups),
+		slots:    make(chan struct{}, maxInflightGroups),
+		proposer: &proposer{id: rand.Uint64(), pending: map[uint64]*group{}},
+		closing:  make(chan struct{}),
+		lead:     leadership{changed: make(chan struct{})},
+		expiry:   expiry{kick: make(chan struct{}, 1)},
+		compact:  compaction{kick: make(chan struct{}, 1)},
+	}
+	opts := cfg.storeOptions()
+	opts.Claim = r.proposer.claim
+	r.store = store.New(opts)
+	if err := r.open(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Replica) open() error {
+	inner := r.cfg.Transport
+	if inner == nil {
+		_, inner = raft.NewInmemTransport(raft.ServerAddress(r.cfg.NodeID))
+	}
+	r.gate = newGate(inner)
+	if err := r.openDisk(); err != nil {
+		return err
+	}
+	if err := r.startRaft(); err != nil {
+		return err
+	}
+	if err := r.metrics.register(r); err != nil {
+		return err
+	}
+	for _, task := range []func(){r.runProposer, r.runCompleter, r.runLeadership, r.runExpiry, r.runCompaction} {
+		r.tasks.Go(task)
+	}
+	if r.soleVoter.Load() {
+		r.tasks.Go(r.gate.elect)
+	}
+	return nil
+}
+
+func (r *Replica) openDisk() error {
+	dir := filepath.Join(r.cfg.Dir, "log")
+	logger := newRaftLogger(r.log)
+	open := func() (diskLog, error) { return openLog(dir, r.cfg.SegmentBytes, logger) }
+	held := &reserve{path: filepath.Join(r.cfg.Dir, reserveFile), bytes: r.cfg.ReserveBytes, log: r.log}
+	r.guard = &guard{
+		dir: r.cfg.Dir, open: open, gate: r.gate, reserve: held, slow: r.cfg.SlowAppend, now: time.Now,
+		log: r.log, metrics: r.metrics, full: r.compact.soon, stopping: make(chan struct{}),
+	}
+	if err := r.guard.reopen(); err != nil {
+		return err
+	}
+	held.fill()
+	var err error
+	if r.snaps, err = raft.NewFileSnapshotStoreWithLogger(r.cfg.Dir, retainedSnapshots, logger); err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
+	return checkSnapshots(r.snaps, r.guard, r.log)
+}
+
+func (r *Replica) startRaft() (err error) {
+	rc := r.cfg.raftConfig()
+	existing, err := raft.HasExistingState(r.guard, r.guard, r.snaps)
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	if !existing && !r.cfg.Join {
+		self := raft.Server{ID: rc.LocalID, Address: raft.ServerAddress(r.cfg.NodeID)}
+		first := raft.Configuration{Servers: []raft.Server{self}}
+		if err := raft.BootstrapCluster(rc, r.guard, r.guard, r.snaps, r.gate, first); err != nil {
+			return fmt.Errorf("found cluster: %w", err)
+		}
+	}
+	fsm := r.cfg.wrapFSM
+	if fsm == nil {
+		fsm = func(f raft.BatchingFSM) raft.BatchingFSM { return f }
+	}
+	logs := raft.LogStore(r.guard)
+	if r.cfg.wrapLog != nil {
+		logs = r.cfg.wrapLog(logs)
+	}
+	defer func() {
+		if p := recover(); p != nil { // raft panics when an entry of the log cannot be read
+			err = fmt.Errorf("start raft: %v", p)
+		}
+	}()
+	r.raft, err = raft.NewRaft(rc, fsm(&meteredFSM{FSM: store.NewFSM(r.store), r: r}), logs, r.guard, r.snaps, r.gate)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	r.guard.running.Store(true)
+	return r.readVoters()
+}
+
+func (r *Replica) readVoters() error {
+	f := r.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return fmt.Errorf("read raft configuration: %w", err)
+	}
+	voters := 0
+	self := false
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+			self = self || s.ID == raft.ServerID(r.cfg.NodeID)
+		}
+	}
+	r.soleVoter.Store(self && voters == 1)
+	return nil
+}
+
+// Store returns the local state for reading. It may lag behind the cluster; see [Replica.ReadRevision].
+func (r *Replica) Store() *store.Store { return r.store }
+
+// Now returns the node's clock.
+func (r *Replica) Now() time.Time { return r.cfg.Now() }
+
+// Backup writes a consistent, checksummed copy of the whole state to w while writes go on.
+func (r *Replica) Backup(w io.Writer) error { return r.store.Snapshot(w) }
+
+// Close ends the replica. Waiting writes get [ErrClosed], or [ErrUnknownOutcome] when they are in the log already.
+func (r *Replica) Close() error {
+	r.closeOnce.Do(func() { r.closeErr = r.close() })
+	return r.closeErr
+}
+
+func (r *Replica) close() error {
+	close(r.closing)
+	r.metrics.unregister()
+	done := make(chan error, 1)
+	go func() { done <- r.closeParts() }()
+	timer := time.NewTimer(closeWait)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("close replica: disk of %s does not answer", r.cfg.Dir)
+	}
+}
+
+func (r *Replica) closeParts() error {
+	var errs []error
+	if r.gate != nil {
+		r.gate.cut()
+	}
+	if r.guard != nil {
+		r.guard.stop()
+	}
+	if r.raft != nil {
+		errs = append(errs, r.raft.Shutdown().Error())
+	}
+	if r.gate != nil {
+		errs = append(errs, r.gate.Close())
+	}
+	r.tasks.Wait()
+	if r.guard != nil {
+		errs = append(errs, r.guard.close())
+	}
+	return errors.Join(append(errs, r.lock.Close())...)
+}
