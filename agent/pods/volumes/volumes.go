@@ -1,0 +1,280 @@
+// Package volumes makes a pod's volumes on the node and says how a container
+// mounts them.
+//
+// Role: Setup makes what is missing and brings volumes of objects up to date
+// (atomically), Mounts translates volumeMounts, Teardown removes everything.
+// All three may be repeated.
+//
+// Ownership: a pod's volumes lie below one folder of its own; host paths are
+// never removed. Concurrency: calls for one pod must not overlap.
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podvine/podvine/agent/pods/environ"
+)
+
+// Tokens issues service-account tokens.
+type Tokens interface {
+	// Token returns a token that is valid for a good while yet, and when to ask
+	// for the next one.
+	Token(ctx context.Context, pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection) (token string, refresh time.Time, err error)
+}
+
+// Pod is the context of all calls for one pod.
+type Pod struct {
+	// Dir holds volumes and subpath mounts.
+	Dir    string
+	Facts  environ.Facts
+	Source environ.Source
+	Tokens Tokens
+}
+
+// Setup makes or updates the pod's volumes; refresh is when a token asks for
+// the next call, zero for never.
+func Setup(ctx context.Context, p Pod) (refresh time.Time, err error) {
+	for i := range p.Facts.Pod.Spec.Volumes {
+		v := &p.Facts.Pod.Spec.Volumes[i]
+		at, err := p.setup(ctx, v)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
+		}
+		if !at.IsZero() && (refresh.IsZero() || at.Before(refresh)) {
+			refresh = at
+		}
+	}
+	return refresh, nil
+}
+
+func (p Pod) fsGroup() *int64 {
+	if sc := p.Facts.Pod.Spec.SecurityContext; sc != nil {
+		return sc.FSGroup
+	}
+	return nil
+}
+
+func plugin(v *corev1.Volume) string {
+	switch {
+	case v.EmptyDir != nil:
+		return "empty-dir"
+	case v.ConfigMap != nil:
+		return "configmap"
+	case v.Secret != nil:
+		return "secret"
+	case v.Projected != nil:
+		return "projected"
+	case v.DownwardAPI != nil:
+		return "downward-api"
+	}
+	return ""
+}
+
+// path is the volume's place on the host.
+func (p Pod) path(v *corev1.Volume) (string, error) {
+	if v.HostPath != nil {
+		return filepath.Clean(v.HostPath.Path), nil
+	}
+	kind := plugin(v)
+	if kind == "" {
+		return "", errors.New("this kind of volume is not supported by this version")
+	}
+	return filepath.Join(p.Dir, "volumes", "kubernetes.io~"+kind, v.Name), nil
+}
+
+func (p Pod) setup(ctx context.Context, v *corev1.Volume) (time.Time, error) {
+	dir, err := p.path(v)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if v.HostPath != nil {
+		return time.Time{}, hostPath(v.HostPath)
+	}
+	if v.EmptyDir != nil {
+		return time.Time{}, p.emptyDir(dir, v.EmptyDir)
+	}
+	c := content{pod: p, files: map[string]File{}}
+	if err := c.volume(ctx, v); err != nil {
+		return time.Time{}, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return time.Time{}, fmt.Errorf("make volume folder: %w", err)
+	}
+	if c.secret {
+		if err := ensureTmpfs(dir, "mode=755"); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if g := p.fsGroup(); g != nil {
+		if err := os.Lchown(dir, -1, int(*g)); err != nil {
+			return time.Time{}, fmt.Errorf("own volume: %w", err)
+		}
+	}
+	_, err = WriteAtomic(dir, c.files, p.fsGroup())
+	return c.refresh, err
+}
+
+func ensureTmpfs(dir, opts string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("look at volume: %w", err)
+	}
+	var parent unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(dir), &parent); err != nil {
+		return fmt.Errorf("look at volume's parent: %w", err)
+	}
+	if st.Type == unix.TMPFS_MAGIC && st.Fsid != parent.Fsid {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, opts); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", err)
+	}
+	return nil
+}
+
+func (p Pod) emptyDir(dir string, v *corev1.EmptyDirVolumeSource) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("make volume folder: %w", err)
+	}
+	switch v.Medium {
+	case corev1.StorageMediumDefault:
+	case corev1.StorageMediumMemory:
+		opts := "mode=1777"
+		if v.SizeLimit != nil && !v.SizeLimit.IsZero() {
+			opts = fmt.Sprintf("mode=0777,size=%d", v.SizeLimit.Value())
+		}
+		if err := ensureTmpfs(dir, opts); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("emptyDir medium %q is not supported by this version", v.Medium)
+	}
+	mode := uint32(0o777)
+	if g := p.fsGroup(); g != nil {
+		if err := os.Lchown(dir, -1, int(*g)); err != nil {
+			return fmt.Errorf("own volume: %w", err)
+		}
+		mode |= unix.S_ISGID
+	}
+	if err := unix.Chmod(dir, mode); err != nil {
+		return fmt.Errorf("set mode of volume: %w", err)
+	}
+	return nil
+}
+
+func hostPath(v *corev1.HostPathVolumeSource) error {
+	kind := corev1.HostPathUnset
+	if v.Type != nil {
+		kind = *v.Type
+	}
+	switch kind {
+	case corev1.HostPathUnset:
+		return nil
+	case corev1.HostPathDirectoryOrCreate:
+		if err := os.MkdirAll(v.Path, 0o755); err != nil {
+			return fmt.Errorf("make host folder: %w", err)
+		}
+	case corev1.HostPathFileOrCreate:
+		f, err := os.OpenFile(v.Path, os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("make host file: %w", err)
+		}
+		f.Close()
+	}
+	st, err := os.Stat(v.Path)
+	if err != nil {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", v.Path, kindWords(kind))
+	}
+	m := st.Mode()
+	ok := map[corev1.HostPathType]bool{
+		corev1.HostPathDirectoryOrCreate: m.IsDir(), corev1.HostPathDirectory: m.IsDir(),
+		corev1.HostPathFileOrCreate: m.IsRegular(), corev1.HostPathFile: m.IsRegular(),
+		corev1.HostPathSocket:   m&os.ModeSocket != 0,
+		corev1.HostPathCharDev:  m&os.ModeCharDevice != 0,
+		corev1.HostPathBlockDev: m&os.ModeDevice != 0 && m&os.ModeCharDevice == 0,
+	}[kind]
+	if !ok {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", v.Path, kindWords(kind))
+	}
+	return nil
+}
+
+func kindWords(k corev1.HostPathType) string {
+	switch k {
+	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
+		return "directory"
+	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
+		return "file"
+	case corev1.HostPathSocket:
+		return "socket file"
+	case corev1.HostPathCharDev:
+		return "character device"
+	case corev1.HostPathBlockDev:
+		return "block device"
+	}
+	return string(k)
+}
+
+// Teardown unmounts and removes everything below the pod's folder.
+func Teardown(dir string) error {
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove volumes: %w", err)
+	}
+	return nil
+}
+
+// unmountBelow leaves no mount below dir, or fails: what follows removes files.
+func unmountBelow(dir string) error {
+	mounts, err := mountsBelow(dir)
+	if err != nil {
+		return err
+	}
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if err := unix.Unmount(mounts[i], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, fs.ErrNotExist) && err != unix.EINVAL {
+			return fmt.Errorf("unmount %s: %w", mounts[i], err)
+		}
+	}
+	if mounts, err = mountsBelow(dir); err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("still mounted: %s", strings.Join(mounts, ", "))
+	}
+	return nil
+}
+
+func mountsBelow(dir string) ([]string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	var out []string
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		if at := unescape.Replace(f[4]); strings.HasPrefix(at, dir+"/") {
+			out = append(out, at)
+		}
+	}
+	return out, nil
+}
