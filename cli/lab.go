@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podvine/podvine/agent/bundle"
 	"github.com/podvine/podvine/cli/lab"
 )
 
@@ -29,7 +30,7 @@ runs the ordinary agent. The machine's own network is left alone; each host's AP
 	command.PersistentFlags().StringVar(&name, "name", lab.DefaultName, "name of the lab")
 	command.AddCommand(
 		newLabUp(streams, &name), newLabDown(&name), newLabList(streams), newLabDemo(streams, &name),
-		newLabKubeconfig(streams, &name), newLabExec(&name),
+		newLabKubeconfig(streams, &name), newLabExec(&name), newLabImage(streams),
 		newLabHosts("kill", "End hosts at once, as a power cut would", &name, func(ctx context.Context, l *lab.Lab, h *lab.Host, agent bool) error { return l.Kill(ctx, h, agent) }),
 		newLabHosts("start", "Start hosts that were killed", &name, func(_ context.Context, l *lab.Lab, h *lab.Host, agent bool) error { return l.Start(h, agent) }),
 		newLabHosts("pause", "Stop every process of hosts where it stands", &name, func(_ context.Context, l *lab.Lab, h *lab.Host, agent bool) error { return l.Pause(h, agent) }),
@@ -156,6 +157,21 @@ func newLabKubeconfig(streams Streams, name *string) *cobra.Command {
 	return command
 }
 
+func newLabImage(streams Streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "image",
+		Short: "Write the sample application's image, " + lab.DemoImage + ", as an archive for `podvine image import`",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			program, err := bundle.Sample(os.Getenv("PODVINE_PROGRAMS"))
+			if err != nil {
+				return err
+			}
+			return lab.WriteImage(streams.Out, lab.DemoImage, program)
+		},
+	}
+}
+
 func newLabExec(name *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "exec HOST -- COMMAND [ARG…]",
@@ -197,14 +213,17 @@ func newLabHosts(verb, short string, name *string, do func(context.Context, *lab
 
 // hiddenLabCommands are the processes that a lab consists of; nobody types them.
 func hiddenLabCommands(streams Streams, name *string) []*cobra.Command {
-	return []*cobra.Command{{
-		Use: "boot HOST", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return lab.Boot(*name, args[0], streams.Out) },
-	}, {
+	var binary string
+	initCommand := &cobra.Command{
 		Use: "init HOST", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return lab.Init(*name, args[0], lab.AgentArguments(args[0]))
+			return lab.Init(*name, args[0], binary, lab.AgentArguments(args[0]))
 		},
+	}
+	initCommand.Flags().StringVar(&binary, "binary", "", "the podvine of the host")
+	return []*cobra.Command{initCommand, {
+		Use: "boot HOST", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return lab.Boot(*name, args[0], streams.Out) },
 	}, {
 		Use: "fetch URL", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {

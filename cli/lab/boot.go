@@ -73,7 +73,11 @@ func Boot(name, hostName string, out io.Writer) error {
 	if err := joinCgroup(name, hostName); err != nil {
 		return err
 	}
-	command := exec.Command("/proc/self/exe", "lab", "init", "--name", name, hostName)
+	binary, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	command := exec.Command(binary, "lab", "init", "--name", name, "--binary", binary, hostName)
 	command.ExtraFiles = []*os.File{os.NewFile(startPipe, "start")}
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{
@@ -84,7 +88,7 @@ func Boot(name, hostName string, out io.Writer) error {
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("start the first process of %s: %w", hostName, err)
 	}
-	_, err := fmt.Fprintln(out, command.Process.Pid)
+	_, err = fmt.Fprintln(out, command.Process.Pid)
 	return err
 }
 
@@ -114,7 +118,7 @@ func (l *Lab) makeDisk(host *Host) error {
 	}
 	// Without lazy initialisation, since nothing but a sparse file is behind it and the kernel would write to it later.
 	options := "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-	if out, err := exec.Command("mkfs.ext4", "-q", "-m", "0", "-J", "size=64", "-N", "524288", "-E", options, disk+".new").CombinedOutput(); err != nil {
+	if out, err := exec.Command("mkfs.ext4", "-q", "-m", "0", "-J", "size=64", "-N", "262144", "-E", options, disk+".new").CombinedOutput(); err != nil {
 		return fmt.Errorf("make the disk of %s: mkfs.ext4: %w: %s", host.Name, err, out)
 	}
 	return os.Rename(disk+".new", disk)

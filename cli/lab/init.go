@@ -30,9 +30,9 @@ const (
 // binaryPath is where a host finds its podvine.
 const binaryPath = "/usr/local/bin/podvine"
 
-// Init is the first process of a test host. It builds the host's file system, starts the agent with args and keeps it
-// running, and reaps what others leave behind. It returns only when the host is to end.
-func Init(name, hostName string, args []string) error {
+// Init is the first process of a test host. It builds the host's file system with binary as its podvine, starts the agent
+// with args and keeps it running, and reaps what others leave behind. It returns only when the host is to end.
+func Init(name, hostName, binary string, args []string) error {
 	pipe := os.NewFile(startPipe, "start")
 	word, err := io.ReadAll(pipe)
 	if err := errors.Join(err, pipe.Close()); err != nil {
@@ -43,7 +43,7 @@ func Init(name, hostName string, args []string) error {
 	}
 	l := &Lab{Name: name, dir: filepath.Join(Root, name)}
 	host := &Host{Name: hostName}
-	if err := l.enterRoot(host); err != nil {
+	if err := l.enterRoot(host, binary); err != nil {
 		return fmt.Errorf("build the file system of %s: %w", hostName, err)
 	}
 	if err := unix.Sethostname([]byte(hostName)); err != nil {
@@ -57,7 +57,7 @@ func Init(name, hostName string, args []string) error {
 
 // enterRoot makes the host's root: the machine's own root below an overlay on the host's disk, so that the host has every
 // program of the machine and every write stays on its disk.
-func (l *Lab) enterRoot(host *Host) error {
+func (l *Lab) enterRoot(host *Host, binary string) error {
 	trees, err := hierarchies()
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (l *Lab) enterRoot(host *Host) error {
 	if err := unix.Mount("overlay", root, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s", upper, work)); err != nil {
 		return fmt.Errorf("mount the overlay: %w", err)
 	}
-	if err := mountDisk(disk, root); err != nil {
+	if err := mountDisk(disk, root, binary); err != nil {
 		return err
 	}
 	if err := mountKernel(root, trees); err != nil {
@@ -93,7 +93,7 @@ func (l *Lab) enterRoot(host *Host) error {
 }
 
 // mountDisk puts the folders that hold much, or that another overlay needs, on the disk itself.
-func mountDisk(disk, root string) error {
+func mountDisk(disk, root, program string) error {
 	for name, target := range map[string]string{"podvine": "/var/lib/podvine", "kubelet": "/var/lib/kubelet", "log": "/var/log"} {
 		source, target := filepath.Join(disk, name), filepath.Join(root, target)
 		if err := makeFolders(source, target); err != nil {
@@ -107,7 +107,7 @@ func mountDisk(disk, root string) error {
 	if err := os.WriteFile(binary, nil, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("/proc/self/exe", binary, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(program, binary, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", binary, err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,7 +110,7 @@ func Down(ctx context.Context, name string) error {
 	if err := os.RemoveAll(l.dir); err != nil {
 		return fmt.Errorf("remove the folder of lab %s: %w", name, err)
 	}
-	return removeIfEmpty(Root)
+	return errors.Join(removeIfEmpty(Root), removeIfEmpty(filepath.Dir(Root)))
 }
 
 // removeIfEmpty removes a folder unless something is in it.
@@ -205,7 +206,7 @@ func (l *Lab) signalAgent(host *Host, signal syscall.Signal) error {
 // Read returns the lab as it stands, without its lock: for looking only.
 func Read(name string) (*Lab, error) {
 	l := &Lab{Name: name}
-	l.dir = Root + "/" + name
+	l.dir = filepath.Join(Root, name)
 	content, err := os.ReadFile(l.path("lab.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s (start it with `podvine lab up`)", ErrNotFound, name)

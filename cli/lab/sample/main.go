@@ -1,11 +1,12 @@
 // Command sample is the application that the lab's demonstration deploys: an HTTP server that says which pod answered. Its
-// image holds nothing but this program.
+// image holds nothing but this program, so it can also ask: `/app get URL` prints the answer, as curl would.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"os"
@@ -15,12 +16,35 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	act := serve
+	if len(os.Args) == 3 && os.Args[1] == "get" {
+		act = get
+	}
+	if err := act(); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run() error {
+// get prints the answer to one request.
+func get() error {
+	const timeout = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, os.Args[2], nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(os.Stdout, response.Body)
+	return err
+}
+
+// serve answers requests until it is told to end.
+func serve() error {
 	const shutdownTimeout = 5 * time.Second
 	name, err := os.Hostname()
 	if err != nil {

@@ -1,0 +1,69 @@
+// Package agent is one machine's part in a cluster: it starts gossip, the replicated store, the API, the control loops,
+// the pod runtime and the data plane in their order, and ends them in the reverse one. Ending an agent never ends a pod.
+//
+// The parts do not know each other: wire.go alone gives each what it needs of the others, as small interfaces. Everything
+// that a node keeps is below its data folder, which one agent at a time holds locked.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+
+	"github.com/podvine/podvine/agent/preflight"
+)
+
+// Run runs the agent until ctx ends or a part of it fails in a way that it cannot mend.
+func Run(ctx context.Context, config Config, log *slog.Logger) error {
+	if err := preflight.FirstFatal(preflight.Run(config.Preflight(), true)); err != nil {
+		return err
+	}
+	klog.SetLogger(logr.FromSlogHandler(quiet{log.Handler()}))
+	n, err := newNode(ctx, config, log)
+	if err != nil {
+		return err
+	}
+	return n.run(ctx)
+}
+
+// Preflight is what the checks of a machine need to know of this configuration.
+func (c Config) Preflight() preflight.Options {
+	return preflight.Options{
+		DataDir:  c.DataDir,
+		TCPPorts: []uint16{c.APIPort, c.KubeletPort, c.GossipPort, c.PeerPort},
+		UDPPorts: []uint16{c.GossipPort},
+	}
+}
+
+// quiet turns the libraries' reports of normal life into debug lines; their warnings and errors stay.
+type quiet struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return q.Handler.Enabled(ctx, quieter(level))
+}
+
+// Handle implements slog.Handler.
+func (q quiet) Handle(ctx context.Context, record slog.Record) error {
+	record.Level = quieter(record.Level)
+	if err := q.Handler.Handle(ctx, record); err != nil {
+		return fmt.Errorf("write log line: %w", err)
+	}
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }
+
+func quieter(level slog.Level) slog.Level {
+	if level < slog.LevelWarn {
+		return slog.LevelDebug
+	}
+	return level
+}
