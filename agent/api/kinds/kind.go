@@ -30,6 +30,8 @@ type Resource interface {
 	GVR() schema.GroupVersionResource
 	// GVK is the served group, version and kind.
 	GVK() schema.GroupVersionKind
+	// NewObject returns an empty object of the stored type.
+	NewObject() runtime.Object
 	// IsNamespaced says whether objects live in a namespace.
 	IsNamespaced() bool
 	// AddTypes registers types and conversions beyond those of the kind's group version.

@@ -19,6 +19,9 @@ func (k *Kind[T]) GVR() schema.GroupVersionResource { return k.GroupVersion.With
 // GVK implements [Resource].
 func (k *Kind[T]) GVK() schema.GroupVersionKind { return k.GroupVersion.WithKind(k.Kind) }
 
+// NewObject implements [Resource].
+func (k *Kind[T]) NewObject() runtime.Object { return k.New() }
+
 // IsNamespaced implements [Resource].
 func (k *Kind[T]) IsNamespaced() bool { return k.Namespaced }
 

@@ -1,0 +1,213 @@
+package api
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/request/union"
+	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	registryrest "k8s.io/apiserver/pkg/registry/rest"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	genericfilters "k8s.io/apiserver/pkg/server/filters"
+	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/kube-aggregator/pkg/apiserver"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+
+	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/openapi"
+)
+
+func newLoopback() *loopback {
+	return &loopback{
+		requestInfo: genericapiserver.NewRequestInfoResolver(&genericapiserver.Config{
+			LegacyAPIGroupPrefixes: sets.NewString(genericapiserver.DefaultLegacyAPIPrefix)}),
+		longRunning: genericfilters.BasicLongRunningRequestCheck(
+			sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward")),
+	}
+}
+
+// assemble builds the three servers, each handing what it does not know to the next: aggregator, core, custom resources.
+func (s *Server) assemble(client kubernetes.Interface) error {
+	generic, err := s.genericConfig(client)
+	if err != nil {
+		return err
+	}
+	extensions, err := s.newExtensions(generic)
+	if err != nil {
+		return fmt.Errorf("build server of custom resources: %w", err)
+	}
+	core, err := s.newCore(generic, extensions)
+	if err != nil {
+		return fmt.Errorf("build core server: %w", err)
+	}
+	s.aggregator, err = s.newAggregator(generic, core)
+	if err != nil {
+		return fmt.Errorf("build aggregator: %w", err)
+	}
+	if err := s.registerServices(extensions); err != nil {
+		return fmt.Errorf("register API services: %w", err)
+	}
+	prepared, err := s.aggregator.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("prepare server: %w", err)
+	}
+	s.loopback.serve(s.aggregator.GenericAPIServer.Handler)
+	s.run = prepared.Run
+	return nil
+}
+
+// genericConfig is what the three servers have in common.
+func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.Config, error) {
+	c := genericapiserver.NewConfig(s.codecs)
+	c.EffectiveVersion = newVersion()
+	c.SecureServing = &genericapiserver.SecureServingInfo{
+		Listener: s.config.Listener, Cert: s.config.ServingCert, ClientCA: s.config.ClientCA}
+	c.ExternalAddress = s.config.ExternalAddress
+	if host, _, err := net.SplitHostPort(s.config.ExternalAddress); err == nil {
+		c.PublicAddress = net.ParseIP(host)
+	}
+	c.LoopbackClientConfig = s.loopback.clientConfig(ownUser())
+	c.Authentication.Authenticator = union.New(s.loopback, s.security.Authenticator)
+	c.Authentication.APIAudiences = s.security.Audiences
+	c.Authentication.RequestHeaderConfig = s.security.RequestHeader
+	c.Authorization.Authorizer = s.security.Authorizer
+	c.RuleResolver = s.security.RuleResolver
+	c.AdmissionControl = s.security.Admission
+	c.RequestInfoResolver, c.LongRunningFunc = s.loopback.requestInfo, s.loopback.longRunning
+	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, or discovery loses groups
+	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
+	c.AddReadyzChecks(s.config.ReadyChecks...)
+	setLimits(c, s.config)
+	c.FlowControl = utilflowcontrol.New(s.informers, client.FlowcontrolV1(), c.MaxRequestsInFlight+c.MaxMutatingRequestsInFlight)
+
+	namer := openapinamer.NewDefinitionNamer(s.scheme, apiextensions.Scheme, aggregatorscheme.Scheme)
+	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.Definitions, namer)
+	c.OpenAPIConfig.Info.Title = "Kubernetes"
+	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.Definitions, namer)
+	c.OpenAPIV3Config.Info.Title = "Kubernetes"
+	if err := s.config.Audit.apply(c); err != nil {
+		return nil, fmt.Errorf("configure audit: %w", err)
+	}
+	return c, nil
+}
+
+func setLimits(c *genericapiserver.Config, config Config) {
+	c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight = defaultRequestsInFlight, defaultMutatingRequestsInFlight
+	if config.RequestsInFlight > 0 {
+		c.MaxRequestsInFlight = config.RequestsInFlight
+	}
+	if config.MutatingRequestsInFlight > 0 {
+		c.MaxMutatingRequestsInFlight = config.MutatingRequestsInFlight
+	}
+}
+
+// delegateConfig is a copy of the common configuration for a server beside the core.
+func (s *Server) delegateConfig(generic *genericapiserver.Config, options restOptions) *genericapiserver.RecommendedConfig {
+	c := *generic
+	c.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	c.RESTOptionsGetter = options
+	return &genericapiserver.RecommendedConfig{Config: c, SharedInformerFactory: s.informers}
+}
+
+func (s *Server) newExtensions(generic *genericapiserver.Config) (*apiextensions.CustomResourceDefinitions, error) {
+	options := restOptions{s.config.Storage, generic.StorageObjectCountTracker, definitionCodec}
+	config := apiextensions.Config{
+		GenericConfig: s.delegateConfig(generic, options),
+		ExtraConfig: apiextensions.ExtraConfig{
+			CRDRESTOptionsGetter: restOptions{s.config.Storage, generic.StorageObjectCountTracker, customCodec},
+			MasterCount:          1,
+			ServiceResolver:      s.serviceResolver(),
+			AuthResolverWrapper:  s.webhookAuthentication(),
+		},
+	}
+	config.GenericConfig.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
+	return config.Complete().New(genericapiserver.NewEmptyDelegateWithCustomHandler(http.NotFoundHandler()))
+}
+
+func (s *Server) newAggregator(generic *genericapiserver.Config, core *genericapiserver.GenericAPIServer) (*apiserver.APIAggregator, error) {
+	options := restOptions{s.config.Storage, generic.StorageObjectCountTracker, serviceCodec}
+	config := apiserver.Config{
+		GenericConfig: s.delegateConfig(generic, options),
+		ExtraConfig: apiserver.ExtraConfig{
+			ProxyClientCertFile: s.config.ProxyClientCertFile,
+			ProxyClientKeyFile:  s.config.ProxyClientKeyFile,
+			ServiceResolver:     s.serviceResolver(),
+		},
+	}
+	config.GenericConfig.MergedResourceConfig = apiserver.DefaultAPIResourceConfigSource()
+	config.GenericConfig.SkipOpenAPIInstallation = true // the aggregator merges those of its delegates
+	return config.Complete().NewWithDelegate(core)
+}
+
+func (s *Server) newCore(generic *genericapiserver.Config, next *apiextensions.CustomResourceDefinitions) (*genericapiserver.GenericAPIServer, error) {
+	core, err := generic.Complete(s.informers).New("core", next.GenericAPIServer)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := s.storages(generic)
+	if err != nil {
+		return nil, err
+	}
+	if legacy := groups[""]; legacy != nil {
+		if err := core.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, legacy); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		if name == "" {
+			continue
+		}
+		if err := core.InstallAPIGroups(groups[name]); err != nil {
+			return nil, err
+		}
+	}
+	for path, handler := range s.security.Routes {
+		core.Handler.NonGoRestfulMux.Handle(path, handler)
+	}
+	return core, s.addHooks(core)
+}
+
+// storages installs every kind and returns the groups to serve.
+func (s *Server) storages(generic *genericapiserver.Config) (map[string]*genericapiserver.APIGroupInfo, error) {
+	env := kinds.Env{
+		Scheme: s.scheme, RESTOptions: generic.RESTOptionsGetter, Authorizer: generic.Authorization.Authorizer,
+		Nodes: s.config.Nodes, Settings: s.config.Settings,
+	}
+	groups := map[string]*genericapiserver.APIGroupInfo{}
+	for _, r := range s.resources {
+		version := r.GVR().GroupVersion()
+		group := groups[version.Group]
+		if group == nil {
+			info := genericapiserver.NewDefaultAPIGroupInfo(version.Group, s.scheme, runtime.NewParameterCodec(s.scheme), s.codecs)
+			group = &info
+			groups[version.Group] = group
+		}
+		storage := group.VersionedResourcesStorageMap[version.Version]
+		if storage == nil {
+			storage = map[string]registryrest.Storage{}
+			group.VersionedResourcesStorageMap[version.Version] = storage
+		}
+		if err := r.Install(env, storage); err != nil {
+			return nil, err
+		}
+	}
+	if s.security.Tokens != nil {
+		groups[""].VersionedResourcesStorageMap["v1"]["serviceaccounts/token"] = s.security.Tokens
+	}
+	return groups, nil
+}
+
+// groupVersionName is the name of a group version's API service.
+func groupVersionName(version schema.GroupVersion) string {
+	return strings.Join([]string{version.Version, version.Group}, ".")
+}

@@ -1,0 +1,81 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/kube-aggregator/pkg/apiserver"
+
+	"github.com/podvine/podvine/agent/api/kinds"
+)
+
+// Server is a built API server. Its methods may be called at any time from any goroutine; Run only once.
+type Server struct {
+	config     Config
+	resources  []kinds.Resource
+	scheme     *runtime.Scheme
+	codecs     serializer.CodecFactory
+	loopback   *loopback
+	informers  *directInformers
+	security   Security
+	aggregator *apiserver.APIAggregator
+	run        func(context.Context) error
+}
+
+// New builds the server: scheme, stores, routes, discovery and OpenAPI. Nothing runs before Run, but the listener
+// queues connections already.
+func New(config Config) (*Server, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	if config.Nodes == nil {
+		config.Nodes = noNodes{}
+	}
+	s := &Server{config: config, resources: Resources(), loopback: newLoopback()}
+	var err error
+	if s.scheme, err = kinds.NewScheme(s.resources); err != nil {
+		return nil, fmt.Errorf("build scheme: %w", err)
+	}
+	s.codecs = serializer.NewCodecFactory(s.scheme)
+	clientConfig := s.loopback.clientConfig(ownUser())
+	client, err := kubernetes.NewForConfig(clientConfig)
+	if err != nil {
+		return nil, fmt.Errorf("build client: %w", err)
+	}
+	if s.informers, err = newDirectInformers(client, config.ListerWatcher, s.scheme, s.resources); err != nil {
+		return nil, fmt.Errorf("build informers: %w", err)
+	}
+	s.security, err = config.Security(Access{Client: client, ClientConfig: clientConfig, Informers: s.informers})
+	if err != nil {
+		return nil, fmt.Errorf("build security: %w", err)
+	}
+	if err := s.assemble(client); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Run serves until the context ends, then drains requests and returns.
+func (s *Server) Run(ctx context.Context) error { return s.run(ctx) }
+
+// ClientConfig returns the configuration of a client whose requests go to the handler chain directly, as that user:
+// authorization, admission, priority and audit apply, TLS and TCP do not. Upgraded connections (exec) do not work.
+func (s *Server) ClientConfig(as user.Info) *rest.Config { return s.loopback.clientConfig(as) }
+
+// Informers returns the factory whose informers read the storage itself. What listers and events return is shared with
+// everyone and must not be changed. The server starts what is asked for before Run; start the rest with its Start.
+func (s *Server) Informers() informers.SharedInformerFactory { return s.informers }
+
+// Scheme returns the scheme of the built-in kinds.
+func (s *Server) Scheme() *runtime.Scheme { return s.scheme }
+
+// ownUser is the server itself.
+func ownUser() user.Info {
+	return &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.AllAuthenticated, user.SystemPrivilegedGroup}}
+}
