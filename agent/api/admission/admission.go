@@ -1,0 +1,120 @@
+// Package admission is the chain of checks and changes between authorization and storage, in the order and with the
+// answers of kube-apiserver's default plug-ins.
+//
+// A plug-in here is a small struct over listers; none keeps state or goroutines of its own, all are safe for
+// concurrent use. Look-ups ask the lister first and the API where the lister knows nothing yet, so that what was made
+// a moment ago counts. Objects from listers are never changed.
+package admission
+
+import (
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+)
+
+// DefaultTolerationSeconds is how long a pod stays by default on a node that is not ready or unreachable: Podvine's
+// eviction delay.
+const DefaultTolerationSeconds = 5
+
+// Config says what the plug-ins read. Client, Informers and Authorizer are required.
+type Config struct {
+	// Client goes through the whole API in process, as a user who may read everything.
+	Client kubernetes.Interface
+	// Informers must not have been started; those of namespaces, service accounts, pods, nodes and priority classes are used.
+	Informers  informers.SharedInformerFactory
+	Authorizer authorizer.Authorizer
+	// TolerationSeconds is what DefaultTolerationSeconds writes; 0 is [DefaultTolerationSeconds].
+	TolerationSeconds int64
+	// WithRuntimeClasses says that RuntimeClass is served. Without it, a pod that names one is refused as with one that is absent.
+	WithRuntimeClasses bool
+	// More plug-ins follow the others (webhooks and policies, when their kinds are served).
+	More []admission.Interface
+}
+
+// New makes the chain.
+func New(config Config) (admission.Interface, error) {
+	if config.Client == nil || config.Informers == nil || config.Authorizer == nil {
+		return nil, errors.New("make admission chain: client, informers and authorizer are needed")
+	}
+	if config.TolerationSeconds == 0 {
+		config.TolerationSeconds = DefaultTolerationSeconds
+	}
+	life, err := lifecycle.NewLifecycle(sets.New(metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic))
+	if err != nil {
+		return nil, fmt.Errorf("make admission chain: %w", err)
+	}
+	life.SetExternalKubeInformerFactory(config.Informers)
+	life.SetExternalKubeClientSet(config.Client)
+	if err := life.ValidateInitialization(); err != nil {
+		return nil, fmt.Errorf("make admission chain: %w", err)
+	}
+	security, err := newPodSecurity(config.Client, config.Informers)
+	if err != nil {
+		return nil, err
+	}
+	plugins := []admission.Interface{
+		life,
+		newServiceAccounts(config.Client, config.Informers),
+		newNodeRestriction(config.Client, config.Informers),
+		newNodeTaints(),
+		security,
+		newPriority(config.Client, config.Informers),
+		newTolerations(config.TolerationSeconds),
+		newRuntimeClasses(config),
+	}
+	return admission.NewChainHandler(append(plugins, config.More...)...), nil
+}
+
+// The resources that plug-ins here look at.
+func pods() schema.GroupResource       { return schema.GroupResource{Resource: "pods"} }
+func nodes() schema.GroupResource      { return schema.GroupResource{Resource: "nodes"} }
+func namespaces() schema.GroupResource { return schema.GroupResource{Resource: "namespaces"} }
+func accounts() schema.GroupResource   { return schema.GroupResource{Resource: "serviceaccounts"} }
+func leases() schema.GroupResource {
+	return schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+}
+func storageNodes() schema.GroupResource {
+	return schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"}
+}
+func priorityClasses() schema.GroupResource {
+	return schema.GroupResource{Group: "scheduling.k8s.io", Resource: "priorityclasses"}
+}
+
+// concerns says that a request is about a resource or, where not "", its sub-resource.
+func concerns(a admission.Attributes, resource schema.GroupResource, subresource string) bool {
+	return a.GetResource().GroupResource() == resource && a.GetSubresource() == subresource
+}
+
+// object returns the object of a request as what it must be.
+func object[T any](a admission.Attributes) (T, error) {
+	o, ok := a.GetObject().(T)
+	if !ok {
+		return o, unexpected(a.GetObject())
+	}
+	return o, nil
+}
+
+// oldObject returns the stored object of an update as what it must be.
+func oldObject[T any](a admission.Attributes) (T, error) {
+	o, ok := a.GetOldObject().(T)
+	if !ok {
+		return o, unexpected(a.GetOldObject())
+	}
+	return o, nil
+}
+
+func unexpected(o any) error { return apierrors.NewBadRequest(fmt.Sprintf("unexpected type %T", o)) }
+
+// forbidden refuses a request.
+func forbidden(a admission.Attributes, format string, args ...any) error {
+	return admission.NewForbidden(a, fmt.Errorf(format, args...))
+}
