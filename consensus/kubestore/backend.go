@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,15 +109,16 @@ func (b *Backend) Decorator(
 }
 
 func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix string, newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc) (*resource, error) {
-	if len(prefix) < 2 || prefix[0] != '/' {
-		return nil, errors.New("resource prefix needs a leading slash and a name")
+	name := strings.Trim(prefix, "/")
+	if name == "" {
+		return nil, errors.New("resource prefix has no name")
 	}
 	transformer := config.Transformer
 	if transformer == nil {
 		transformer = b.opts.Transformers[config.GroupResource]
 	}
 	r := &resource{
-		b: b, group: config.GroupResource, table: prefix, codec: config.Codec,
+		b: b, group: config.GroupResource, table: "/" + name + "/", codec: config.Codec,
 		newFunc: newFunc, newListFunc: newListFunc, attrs: attrs,
 		progress: newBroadcast(),
 	}
@@ -146,8 +148,9 @@ func (b *Backend) resource(gr schema.GroupResource) *resource {
 
 // resource is the storage of one resource in one codec.
 type resource struct {
-	b            *Backend
-	group        schema.GroupResource
+	b     *Backend
+	group schema.GroupResource
+	// table is the store's table and the prefix of all keys, with a slash at both ends.
 	table        string
 	codec        runtime.Codec
 	newFunc      func() runtime.Object

@@ -114,7 +114,7 @@ func (l *listerWatcher) WatchWithContext(ctx context.Context, options metav1.Lis
 	if err != nil {
 		return nil, err
 	}
-	return r.watch(ctx, r.table+"/", storage.ListOptions{
+	return r.watch(ctx, r.table, storage.ListOptions{
 		ResourceVersion: options.ResourceVersion, ResourceVersionMatch: options.ResourceVersionMatch,
 		Predicate: pred, Recursive: true, SendInitialEvents: options.SendInitialEvents,
 	}, true)

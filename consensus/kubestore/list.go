@@ -158,6 +158,10 @@ func (r *resource) fill(ctx context.Context, items reflect.Value, listObj runtim
 			u.Object = map[string]any{"apiVersion": version}
 		}
 		if err := r.load(ctx, e, item); err != nil {
+			items.Set(slice.Slice(0, i))
+			if storage.IsInternalError(err) {
+				err = storage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", e.Key, err))
+			}
 			return err
 		}
 	}

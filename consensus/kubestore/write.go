@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"k8s.io/apimachinery/pkg/conversion"
@@ -60,38 +61,46 @@ func (w *write) attach(e *store.Entry) bool {
 	return true
 }
 
-// commit proposes a write with the companions of ctx and returns the result and, for a put, the entry written.
-func (r *resource) commit(ctx context.Context, w *write) (store.Result, *store.Entry, error) {
+// load puts what was written at revision into out.
+func (w *write) load(revision int64, out runtime.Object) error {
+	if w.object != nil && reflect.TypeOf(out) == w.r.owner {
+		assign(out, w.object)
+		return nil
+	}
+	_, err := w.r.decode(w.plain, revision, out)
+	return err
+}
+
+// commit proposes a write with the companions of ctx. A conflict over the write itself is a result, over a companion an error.
+func (r *resource) commit(ctx context.Context, w *write) (store.Result, error) {
 	companions, err := r.b.companionWrites(ctx)
 	if err != nil {
-		return store.Result{}, nil, err
+		return store.Result{}, err
 	}
 	ops := make([]store.Op, 1+len(companions))
 	ops[0] = w.op
 	for i, c := range companions {
 		ops[i+1] = c.op
 	}
-	var written *store.Entry
 	result, err := r.b.replica.Propose(ctx, consensus.Proposal{
 		Command: store.Command{Ops: ops},
 		Attach: func(op int, e *store.Entry) bool {
 			if op > 0 {
 				return companions[op-1].attach(e)
 			}
-			written = e
 			return w.attach(e)
 		},
 	})
 	if err != nil {
-		return result, nil, proposeError(err)
+		return result, proposeError(err)
 	}
 	if result.Code == store.CodeConflict && result.FailedOp > 0 {
-		return result, nil, companions[result.FailedOp-1].failure(result.Current)
+		return result, companions[result.FailedOp-1].failure(result.Current)
 	}
 	if result.Code != store.CodeCommitted && result.Code != store.CodeConflict {
-		return result, nil, storage.NewInternalError(fmt.Errorf("command was not applied: code %d", result.Code))
+		return result, storage.NewInternalError(fmt.Errorf("command was not applied: code %d", result.Code))
 	}
-	return result, written, nil
+	return result, nil
 }
 
 func (r *resource) expiry(ttlSeconds uint64) int64 {
@@ -118,7 +127,7 @@ func (r *resource) Create(ctx context.Context, key string, obj, out runtime.Obje
 		return err
 	}
 	w.op.ExpiresUnixMilli = r.expiry(ttl)
-	result, written, err := r.commit(ctx, w)
+	result, err := r.commit(ctx, w)
 	if err != nil {
 		return err
 	}
@@ -128,7 +137,7 @@ func (r *resource) Create(ctx context.Context, key string, obj, out runtime.Obje
 	if out == nil {
 		return nil
 	}
-	return r.load(ctx, written, out)
+	return w.load(result.FirstRevision, out)
 }
 
 // current is what a write starts from. The local store may be behind; fresh says that it was not.
@@ -194,7 +203,7 @@ func (r *resource) Delete(ctx context.Context, key string, out runtime.Object, p
 			continue
 		}
 		w := &write{r: r, op: store.Op{Kind: store.OpDelete, Table: r.table, Key: key, Expect: cur.entry.Revision}}
-		result, _, err := r.commit(ctx, w)
+		result, err := r.commit(ctx, w)
 		if err != nil {
 			return err
 		}
@@ -272,7 +281,7 @@ func (r *resource) GuaranteedUpdate(ctx context.Context, key string, destination
 			return err
 		}
 		w.op.ExpiresUnixMilli = u.expires
-		result, written, err := r.commit(ctx, w)
+		result, err := r.commit(ctx, w)
 		if err != nil {
 			return err
 		}
@@ -280,7 +289,7 @@ func (r *resource) GuaranteedUpdate(ctx context.Context, key string, destination
 			cur = current{entry: result.Current, fresh: true}
 			continue
 		}
-		return r.load(ctx, written, destination)
+		return w.load(result.FirstRevision, destination)
 	}
 }
 
