@@ -19,6 +19,8 @@ const (
 	MastersGroup  = "system:masters"
 	NodesGroup    = "system:nodes"
 	NodeUserStart = "system:node:"
+	// FrontProxyUser is the name in the certificate of [PKI.ProxyClient].
+	FrontProxyUser = "front-proxy-client"
 )
 
 // Identity is whom a client certificate names.

@@ -58,7 +58,7 @@ func (p *PKI) specs() []leafSpec {
 		}},
 		{nodeClientName, p.cluster, clientRequest(Identity{User: NodeUserStart + c.NodeName, Groups: []string{NodesGroup}}, life)},
 		{kubeletClientName, p.cluster, clientRequest(Identity{User: "system:kube-apiserver-kubelet-client", Groups: []string{"podvine:kubelet-api"}}, life)},
-		{proxyClientName, p.frontProxy, clientRequest(Identity{User: "front-proxy-client"}, life)},
+		{proxyClientName, p.frontProxy, clientRequest(Identity{User: FrontProxyUser}, life)},
 	}
 }
 

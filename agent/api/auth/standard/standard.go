@@ -1,0 +1,106 @@
+// Package standard assembles Podvine's usual security for the API server: keys and certificates from agent/pki, the
+// authenticators and authorizers of agent/api/auth, the chain of agent/api/admission, and the OpenID documents.
+// [Config.Security] is what api.Config.Security wants. It starts nothing.
+package standard
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/union"
+
+	"github.com/podvine/podvine/agent/api"
+	podvineadmission "github.com/podvine/podvine/agent/api/admission"
+	"github.com/podvine/podvine/agent/api/auth"
+	"github.com/podvine/podvine/agent/api/auth/tokens"
+	"github.com/podvine/podvine/agent/pki"
+)
+
+// Config says whose security. PKI, Issuer and KeySetURL are required.
+type Config struct {
+	PKI *pki.PKI
+	// Issuer is the "iss" of service-account tokens and their default audience: https://kubernetes.default.svc.cluster.local.
+	Issuer string
+	// KeySetURL is where others read the keys of tokens: https://HOST:6443/openid/v1/jwks.
+	KeySetURL string
+	// TolerationSeconds is the eviction delay that admission writes; 0 is its default.
+	TolerationSeconds int64
+	// WithVolumes and WithRuntimeClasses say that these kinds are served.
+	WithVolumes, WithRuntimeClasses bool
+	// MoreTokens, MoreAuthorizers and MoreAdmission follow the usual ones.
+	MoreTokens      []authenticator.Token
+	MoreAuthorizers []union.NamedAuthorizer
+	MoreAdmission   []admission.Interface
+}
+
+// Security makes all of it.
+func (c Config) Security(access api.Access) (api.Security, error) {
+	if c.PKI == nil || c.Issuer == "" || c.KeySetURL == "" {
+		return api.Security{}, errors.New("make security: PKI, issuer and key set address are needed")
+	}
+	issuer, validator, err := c.tokens(access)
+	if err != nil {
+		return api.Security{}, err
+	}
+	frontProxy := auth.FrontProxy(c.PKI.FrontProxyCA(), pki.FrontProxyUser)
+	request, err := auth.NewAuthenticator(auth.AuthenticatorConfig{
+		ClientCA: c.PKI.ClusterCA(), FrontProxy: frontProxy, Tokens: append([]authenticator.Token{validator}, c.MoreTokens...),
+	})
+	if err != nil {
+		return api.Security{}, err
+	}
+	authorization, err := auth.NewAuthorizer(auth.AuthorizerConfig{Informers: access.Informers, WithVolumes: c.WithVolumes, More: c.MoreAuthorizers})
+	if err != nil {
+		return api.Security{}, err
+	}
+	chain, err := podvineadmission.New(podvineadmission.Config{
+		Client: access.Client, Informers: access.Informers, Authorizer: authorization.Authorizer,
+		TolerationSeconds: c.TolerationSeconds, WithRuntimeClasses: c.WithRuntimeClasses, More: c.MoreAdmission,
+	})
+	if err != nil {
+		return api.Security{}, err
+	}
+	discovery, err := tokens.NewDiscovery(c.Issuer, c.KeySetURL, c.keys)
+	if err != nil {
+		return api.Security{}, err
+	}
+	return api.Security{
+		Authenticator: request, Audiences: authenticator.Audiences{c.Issuer}, RequestHeader: frontProxy,
+		Authorizer: authorization.Authorizer, RuleResolver: authorization.Resolver, Admission: chain,
+		Tokens: tokens.NewREST(issuer),
+		Routes: map[string]http.Handler{
+			tokens.ConfigurationPath: http.HandlerFunc(discovery.ServeConfiguration),
+			tokens.KeySetPath:        http.HandlerFunc(discovery.ServeKeySet),
+		},
+	}, nil
+}
+
+func (c Config) tokens(access api.Access) (*tokens.Issuer, *tokens.Validator, error) {
+	live := tokens.Live{Client: access.Client}
+	core := access.Informers.Core().V1()
+	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{
+		Issuer: c.Issuer, Audiences: []string{c.Issuer}, Keys: c.PKI.Tokens(), Objects: live,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make security: %w", err)
+	}
+	validator, err := tokens.NewValidator(tokens.ValidatorConfig{
+		Issuers: []string{c.Issuer}, Audiences: []string{c.Issuer}, Keys: c.PKI.Tokens(),
+		Objects: tokens.Cached{Live: live, ServiceAccounts: core.ServiceAccounts().Lister(), Pods: core.Pods().Lister(), Nodes: core.Nodes().Lister()},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make security: %w", err)
+	}
+	return issuer, validator, nil
+}
+
+func (c Config) keys() []tokens.VerifyingKey {
+	var keys []tokens.VerifyingKey
+	for _, k := range c.PKI.Tokens().PublicKeys() {
+		keys = append(keys, tokens.VerifyingKey{ID: k.ID, Key: k.Key})
+	}
+	return keys
+}
