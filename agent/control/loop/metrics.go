@@ -86,3 +86,11 @@ func (m *Metrics) NewLongestRunningProcessorSecondsMetric(name string) workqueue
 func (m *Metrics) NewRetriesMetric(name string) workqueue.CounterMetric {
 	return m.retries.WithLabelValues(name)
 }
+
+// OptionalMetrics is [NewMetrics], or nothing without a registry.
+func OptionalMetrics(registry prometheus.Registerer) (*Metrics, error) {
+	if registry == nil {
+		return nil, nil
+	}
+	return NewMetrics(registry)
+}

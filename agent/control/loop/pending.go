@@ -100,6 +100,13 @@ func (p *Pending) Forget(owner types.UID) {
 	delete(p.owners, owner)
 }
 
+// Reset drops everything: at the start of a run, what an earlier one did is shown or gone.
+func (p *Pending) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.owners)
+}
+
 func (p *Pending) tidyLocked(owner types.UID, w *pendingWrites) {
 	if len(w.created) == 0 && len(w.deleted) == 0 {
 		delete(p.owners, owner)
