@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/registry/rest"
 )
 
 // managedBy marks the IPAddress objects that follow services.
@@ -73,3 +74,9 @@ func portRecord(s *corev1.Service, port int32) *corev1.RangeAllocation {
 }
 
 func portName(port int32) string { return strconv.Itoa(int(port)) }
+
+// stamped is a record as a registry would create it: with an identity and a time of creation.
+func stamped[T metav1.Object](record T) T {
+	rest.FillObjectMetaSystemFields(record)
+	return record
+}

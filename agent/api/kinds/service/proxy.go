@@ -38,7 +38,7 @@ type proxyREST struct {
 }
 
 func newProxyREST(env kinds.Env, services rest.Getter) (*proxyREST, error) {
-	slices, err := openCollection(env, discoveryv1.SchemeGroupVersion.WithResource("endpointslices").GroupResource(),
+	slices, err := openCollection(env, discoveryv1.SchemeGroupVersion.WithResource("endpointslices").GroupResource(), storage.DefaultNamespaceScopedAttr,
 		func() runtime.Object { return &discoveryv1.EndpointSlice{} }, func() runtime.Object { return &discoveryv1.EndpointSliceList{} })
 	if err != nil {
 		return nil, err

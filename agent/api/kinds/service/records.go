@@ -18,11 +18,13 @@ import (
 // collection is the storage of a cluster-wide resource, without its API. It is safe for concurrent use.
 type collection struct {
 	storage.Interface
-	prefix string
+	resource schema.GroupResource
+	prefix   string
 }
 
-// openCollection opens the stored objects of a resource.
-func openCollection(env kinds.Env, resource schema.GroupResource, newObject, newList func() runtime.Object) (*collection, error) {
+// openCollection opens the stored objects of a resource. attributes are those of the kind's own storage.
+func openCollection(env kinds.Env, resource schema.GroupResource, attributes storage.AttrFunc,
+	newObject, newList func() runtime.Object) (*collection, error) {
 	options, err := env.RESTOptions.GetRESTOptions(resource, newObject())
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", resource, err)
@@ -35,15 +37,22 @@ func openCollection(env kinds.Env, resource schema.GroupResource, newObject, new
 		}
 		return prefix + "/" + accessor.GetName(), nil
 	}
-	opened, _, err := options.Decorator(options.StorageConfig, prefix, keyOf, newObject, newList,
-		storage.DefaultClusterScopedAttr, nil, nil)
+	opened, _, err := options.Decorator(options.StorageConfig, prefix, keyOf, newObject, newList, attributes, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", resource, err)
 	}
-	return &collection{Interface: opened, prefix: prefix}, nil
+	return &collection{Interface: opened, resource: resource, prefix: prefix}, nil
 }
 
 func (c *collection) key(name string) string { return c.prefix + "/" + name }
+
+// find reads an object into out, and leaves out empty where there is none.
+func (c *collection) find(ctx context.Context, name string, out runtime.Object) error {
+	if err := c.Get(ctx, c.key(name), storage.GetOptions{IgnoreNotFound: true}, out); err != nil {
+		return fmt.Errorf("look up %s %s: %w", c.resource, name, err)
+	}
+	return nil
+}
 
 // listAll reads every object of the collection into list.
 func (c *collection) listAll(ctx context.Context, list runtime.Object) error {
@@ -70,15 +79,15 @@ func openRecords(env kinds.Env) (*records, error) {
 	}
 	networking := networkingv1.SchemeGroupVersion
 	var err error
-	if r.addresses, err = openCollection(env, networking.WithResource("ipaddresses").GroupResource(),
+	if r.addresses, err = openCollection(env, networking.WithResource("ipaddresses").GroupResource(), storage.DefaultClusterScopedAttr,
 		func() runtime.Object { return &networkingv1.IPAddress{} }, func() runtime.Object { return &networkingv1.IPAddressList{} }); err != nil {
 		return nil, err
 	}
-	if r.cidrs, err = openCollection(env, networking.WithResource("servicecidrs").GroupResource(),
+	if r.cidrs, err = openCollection(env, networking.WithResource("servicecidrs").GroupResource(), storage.DefaultClusterScopedAttr,
 		func() runtime.Object { return &networkingv1.ServiceCIDR{} }, func() runtime.Object { return &networkingv1.ServiceCIDRList{} }); err != nil {
 		return nil, err
 	}
-	r.ports, err = openCollection(env, corev1.Resource("rangeallocations"),
+	r.ports, err = openCollection(env, corev1.Resource("rangeallocations"), storage.DefaultClusterScopedAttr,
 		func() runtime.Object { return &corev1.RangeAllocation{} }, func() runtime.Object { return &corev1.List{} })
 	return r, err
 }
@@ -130,8 +139,8 @@ func isReady(c *networkingv1.ServiceCIDR) bool {
 // addressTaken implements view.
 func (r *records) addressTaken(ctx context.Context, address string) (bool, error) {
 	var found networkingv1.IPAddress
-	if err := r.addresses.Get(ctx, r.addresses.key(address), storage.GetOptions{IgnoreNotFound: true}, &found); err != nil {
-		return false, fmt.Errorf("look up address %s: %w", address, err)
+	if err := r.addresses.find(ctx, address, &found); err != nil {
+		return false, err
 	}
 	return found.Name != "", nil
 }
@@ -152,8 +161,8 @@ func (r *records) takenAddresses(ctx context.Context) (map[string]bool, error) {
 // portOwner implements view.
 func (r *records) portOwner(ctx context.Context, port int32) (string, error) {
 	var found corev1.RangeAllocation
-	if err := r.ports.Get(ctx, r.ports.key(portName(port)), storage.GetOptions{IgnoreNotFound: true}, &found); err != nil {
-		return "", fmt.Errorf("look up node port %d: %w", port, err)
+	if err := r.ports.find(ctx, portName(port), &found); err != nil {
+		return "", err
 	}
 	return string(found.Data), nil
 }
