@@ -17,7 +17,7 @@ VERSION_PKG := k8s.io/component-base/version
 LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitVersion=$(KUBERNETES) -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=37 \
   -X $(VERSION_PKG).gitTreeState=clean -X $(VERSION_PKG).gitCommit=$(COMMIT) \
-  -X github.com/podvine/podvine/cli/version.Version=$(VERSION)
+  -X github.com/podvine/podvine/agent/version.Version=$(VERSION)
 
 .PHONY: help setup build programs test lint bench run clean generate oracle
 
@@ -26,7 +26,7 @@ help: ## list the commands
 
 # What is needed beyond Go: a C compiler and libseccomp for runc, the tools with which the lab and the tests make
 # and look at hosts. clang and libbpf-dev are needed by `make generate` only.
-PACKAGES := gcc libc6-dev libseccomp-dev pkg-config iproute2 nftables e2fsprogs util-linux procps git
+PACKAGES := gcc libc6-dev libseccomp-dev pkg-config iproute2 nftables e2fsprogs util-linux procps busybox-static git
 
 setup: ## install what building and testing need (Debian packages)
 	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 // Settings are the cluster's own settings. One replicated object holds them; flags seed it when a node founds the cluster,
@@ -46,6 +49,27 @@ func loadSettings(path string, seed Settings) (Settings, error) {
 		return Settings{}, fmt.Errorf("read the cluster's settings: %w", err)
 	}
 	return settings, nil
+}
+
+// Offsets of well-known services in the first service range, as everybody expects them (10.96.0.1, 10.96.0.10).
+const (
+	apiServiceOffset = 1
+	dnsServiceOffset = 10
+)
+
+// serviceAddress is the address at an offset of the first service range.
+func (s Settings) serviceAddress(offset int) netip.Addr {
+	address := netip.MustParsePrefix(s.ServiceRanges[0]).Addr() // Config.Validate has seen the ranges
+	for range offset {
+		address = address.Next()
+	}
+	return address
+}
+
+// kinds are the settings that served kinds depend on.
+func (s Settings) kinds() kinds.Settings {
+	const nodePortFirst, nodePortLast = 30000, 32767
+	return kinds.Settings{ServiceRanges: s.ServiceRanges, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast, ClusterDomain: s.ClusterDomain}
 }
 
 // evictionDelaySeconds is the delay as tolerations take it, at least a second.

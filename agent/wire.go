@@ -5,15 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	corelisters "k8s.io/client-go/listers/core/v1"
 
+	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/security"
+	"github.com/podvine/podvine/agent/pki"
+	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/kubestore"
 	"github.com/podvine/podvine/gossip"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // node is a wired agent.
@@ -27,6 +36,8 @@ type node struct {
 	replica *consensus.Replica
 	backend *kubestore.Backend
 	mesh    *gossip.Mesh
+	keys    *pki.PKI
+	api     *api.Server
 
 	// closers end the parts in the reverse order of their start.
 	closers []func() error
@@ -40,7 +51,7 @@ func newNode(ctx context.Context, config Config, log *slog.Logger) (n *node, err
 			err = errors.Join(err, n.close())
 		}
 	}()
-	for _, step := range []func(context.Context) error{n.openDisk, n.openStore, n.openMesh} {
+	for _, step := range []func(context.Context) error{n.openDisk, n.openStore, n.openMesh, n.openKeys, n.openAPI} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -84,7 +95,7 @@ func (n *node) openMesh(context.Context) error {
 	}
 	n.mesh, err = gossip.Start(gossip.Config{
 		ID: n.dir.NodeID, Transport: transport, Profile: n.config.GossipProfile, Dir: n.dir.path, Key: gossip.NewKey(), Log: log,
-		Tags: gossip.Tags{Role: gossip.RoleVoter, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort},
+		Tags: gossip.Tags{Role: gossip.RoleVoter, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version},
 	})
 	if err != nil {
 		return err
@@ -93,10 +104,75 @@ func (n *node) openMesh(context.Context) error {
 	return nil
 }
 
+func (n *node) openKeys(context.Context) (err error) {
+	n.keys, err = pki.Open(pki.Config{
+		Dir: n.dir.join("pki"), NodeName: n.dir.NodeName, NodeIPs: []net.IP{n.address.AsSlice()},
+		ServiceIP: n.settings.serviceAddress(apiServiceOffset).AsSlice(), ClusterDomain: n.settings.ClusterDomain,
+		Log: n.log.With("part", "pki"),
+	})
+	return err
+}
+
+func (n *node) openAPI(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(n.config.BindAddress, n.config.APIPort).String())
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	address := netip.AddrPortFrom(n.address, n.config.APIPort)
+	n.api, err = api.New(api.Config{
+		Listener: listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
+		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
+		Nodes:    newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
+		Settings: n.settings.kinds(),
+		Security: security.New(security.Config{
+			PKI: n.keys, ClusterDomain: n.settings.ClusterDomain, TolerationSeconds: n.settings.evictionDelaySeconds(),
+			Routes: map[string]http.Handler{StatusPath: serveJSON(n.status)},
+		}),
+		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},
+		ProxyClientCertFile: n.keys.ProxyClient().File(), ProxyClientKeyFile: n.keys.ProxyClient().File(),
+		KubernetesService: &api.KubernetesService{
+			ClusterIP: n.settings.serviceAddress(apiServiceOffset),
+			Endpoints: func() ([]netip.Addr, int32) { return []netip.Addr{n.address}, int32(n.config.APIPort) },
+		},
+		Bootstrap: []api.BootstrapHook{security.Bootstrap()},
+		Log:       n.log.With("part", "api"),
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if err := os.MkdirAll(n.config.ConfigDir, 0o755); err != nil {
+		return fmt.Errorf("make the configuration folder: %w", err)
+	}
+	return n.keys.WriteAdminKubeconfig(filepath.Join(n.config.ConfigDir, "admin.kubeconfig"), "https://"+address.String(), time.Now())
+}
+
+func (n *node) nodeLister() corelisters.NodeLister {
+	return n.api.Informers().Core().V1().Nodes().Lister()
+}
+
+// status is what this member tells of the cluster.
+func (n *node) status(*http.Request) (Status, error) {
+	replica := n.replica.Status()
+	status := Status{Cluster: n.dir.ClusterID, Node: n.dir.NodeName, Version: version.Version, LastIndex: replica.LastIndex}
+	names := map[string]string{n.dir.NodeID: n.dir.NodeName}
+	status.Leader = names[replica.LeaderID]
+	for _, condition := range n.replica.Conditions() {
+		status.Conditions = append(status.Conditions, fmt.Sprintf("%s since %s: %s", condition.Type, condition.Since.Format(time.RFC3339), condition.Message))
+	}
+	for _, member := range n.mesh.Members() {
+		name := names[member.ID]
+		if name == "" {
+			name = member.ID
+		}
+		status.Members = append(status.Members, memberStatus(member, name))
+	}
+	return status, nil
+}
+
 // run runs the parts until ctx ends or one of them fails.
 func (n *node) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { <-ctx.Done(); return nil })
+	group.Go(func() error { return n.api.Run(ctx) })
 	err := group.Wait()
 	return errors.Join(err, n.close())
 }

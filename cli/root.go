@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/podvine/podvine/cli/version"
+	"github.com/podvine/podvine/agent/version"
 )
 
 // Streams are where commands read and write.

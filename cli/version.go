@@ -9,7 +9,7 @@ import (
 	kubernetesversion "k8s.io/component-base/version"
 	"sigs.k8s.io/yaml"
 
-	"github.com/podvine/podvine/cli/version"
+	"github.com/podvine/podvine/agent/version"
 )
 
 func newVersionCommand(streams Streams) *cobra.Command {
