@@ -1,0 +1,64 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestServiceAnswersByNameAndOnNodePort(t *testing.T) {
+	ns := newNamespace(t)
+	apply(t, ns, `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: web, image: "`+appImage+`", ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: http, nodePort: 30081}]}
+`)
+	kubectl(t, ns, "rollout", "status", "deployment/web", "--timeout=60s")
+	shell(t, ns)
+	for _, name := range []string{"web", "web." + ns, "web." + ns + ".svc.cluster.local"} {
+		eventually(t, 20*time.Second, name+" to answer in a pod", func() (string, bool) {
+			out, err := tryKubectl(t, ns, "", "exec", "shell", "--", "wget", "-qO-", "-T", "3", "http://"+name+"/by-name")
+			return out, err == nil && strings.Contains(out, "hello from web-")
+		})
+	}
+	answered := map[string]bool{}
+	for range 40 {
+		out := get(t, "http://127.0.0.1:30081/")
+		answered[strings.Fields(out)[2]] = true
+	}
+	if len(answered) != 2 {
+		t.Errorf("of two pods these answered on the node port: %v", answered)
+	}
+	inside, err := command("lab", "exec", "--name", labName, "h1", "--", "podvine", "lab", "fetch", "http://127.0.0.1:30081/").CombinedOutput()
+	if err != nil {
+		t.Errorf("127.0.0.1 of the host itself: %v: %s", err, inside)
+	}
+	wants(t, string(inside), "hello from web-")
+
+	kubectl(t, ns, "patch", "service", "web", "-p", `{"spec": {"sessionAffinity": "ClientIP"}}`)
+	eventually(t, 20*time.Second, "one client to stay with one pod", func() (string, bool) {
+		script := "for i in $(seq 10); do wget -qO- -T 3 http://web; done"
+		out, err := tryKubectl(t, ns, "", "exec", "shell", "--", "sh", "-c", script)
+		pods := map[string]bool{}
+		for line := range strings.Lines(out) {
+			if fields := strings.Fields(line); len(fields) > 2 {
+				pods[fields[2]] = true
+			}
+		}
+		return fmt.Sprint(pods, err), err == nil && len(pods) == 1
+	})
+}
