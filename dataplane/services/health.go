@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -119,15 +120,16 @@ func (h *healthServer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// localEndpoints counts the ready endpoints on this node, each address once.
+// localEndpoints counts the ready endpoints on this node: of a dual-stack service those of the family that has more, for
+// each pod is there once in either.
 func localEndpoints(s *Service) int {
-	seen := map[string]bool{}
+	seen := map[bool]map[netip.Addr]bool{false: {}, true: {}}
 	for _, p := range s.Ports {
 		for _, e := range p.Endpoints {
-			if e.Ready && e.Local {
-				seen[e.Addr.Addr().Unmap().String()] = true
+			if addr := e.Addr.Addr().Unmap(); e.Ready && e.Local {
+				seen[addr.Is6()][addr] = true
 			}
 		}
 	}
-	return len(seen)
+	return max(len(seen[false]), len(seen[true]))
 }

@@ -68,6 +68,8 @@ type Proxy struct {
 	table *table
 	// udp remembers each service's UDP endpoints, to notice those that go.
 	udp map[string]map[netip.AddrPort]bool
+	// gone are backends whose sockets are to be ended once the maps no longer lead to them.
+	gone []netip.AddrPort
 	// cluster are the names that came through Set and Apply, local those of SetLocal.
 	cluster, local map[string]bool
 	// suspect is true after a failed write: the maps are read anew before the next plan.
@@ -195,7 +197,7 @@ func (p *Proxy) Publish(ctx context.Context, pod string, ports []HostPort) error
 	return p.SetLocal(ctx, s.Name, &s)
 }
 
-func (p *Proxy) applyLocked(ctx context.Context, changes []Change, group map[string]bool, prune bool) error {
+func (p *Proxy) applyLocked(ctx context.Context, changes []Change, group map[string]bool, full bool) error {
 	var plan []change
 	var gone []netip.AddrPort
 	for _, c := range changes {
@@ -208,26 +210,27 @@ func (p *Proxy) applyLocked(ctx context.Context, changes []Change, group map[str
 		gone = append(gone, p.followUDP(c)...)
 		plan = append(plan, next)
 	}
+	p.gone = append(p.gone, gone...)
+	unhealthy := p.health.apply(changes)
+	all := full || p.suspect
 	if p.suspect {
 		if err := p.reload(); err != nil {
-			return err
+			return errors.Join(err, unhealthy)
 		}
-		plan = append(plan, p.allExcept(plan)...)
-		prune = p.synced
+		full = p.synced
 	}
-	writes := p.table.plan(plan)
+	if all {
+		plan = append(plan, p.allExcept(plan)...)
+	}
+	writes := p.table.plan(plan, full)
 	if err := p.carryOut(ctx, writes); err != nil {
-		return err
+		return errors.Join(err, unhealthy)
 	}
 	p.stats.LastWrites = len(writes)
-	if prune {
-		if err := p.carryOut(ctx, p.table.prune()); err != nil {
-			return err
-		}
-	}
 	p.stats.Changes += uint64(len(changes))
-	p.stats.SocketsDestroyed += uint64(p.destroySockets(gone))
-	return p.health.apply(changes)
+	p.stats.SocketsDestroyed += uint64(p.destroySockets(p.gone))
+	p.gone = nil
+	return unhealthy
 }
 
 // carryOut executes writes in order; the first failure makes the maps suspect.

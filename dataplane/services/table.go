@@ -84,6 +84,8 @@ type table struct {
 	ids    map[setKey]uint32
 	named  map[uint32]setKey
 	lastID uint32
+	// released are the sets whose removal the current plan contains already.
+	released []uint32
 }
 
 func newTable(state State) *table {
@@ -106,18 +108,23 @@ type change struct {
 	want *compiled
 }
 
-// plan takes in the changes and returns the writes that realise them. The writes must be executed in order; each that
-// succeeds is to be reported to state.apply before the next plan.
-func (t *table) plan(changes []change) []Write {
+// plan takes in the changes and returns the writes that realise them. With full set the changes name every service: then
+// IDs of an earlier agent's sets are adopted, and its strays go. The writes must be executed in order; each that succeeds
+// is to be reported to state.apply before the next plan.
+func (t *table) plan(changes []change, full bool) []Write {
+	t.released = t.released[:0]
 	touched := map[Frontend]bool{}
 	var dropped []setKey
 	for _, c := range changes {
 		dropped = append(dropped, t.replace(c, touched)...)
 	}
-	frontends := slices.SortedFunc(maps.Keys(touched), compareFrontends)
-	t.adopt(frontends)
-
 	var writes []Write
+	if full {
+		writes = t.strayFrontends(touched)
+		t.adopt()
+	}
+	puts, deletes := t.planFrontends(slices.SortedFunc(maps.Keys(touched), compareFrontends))
+	writes = append(writes, deletes...)
 	for _, c := range changes {
 		if c.want == nil {
 			continue
@@ -126,19 +133,21 @@ func (t *table) plan(changes []change) []Write {
 			writes = append(writes, t.planSet(key, c.want.sets[key])...)
 		}
 	}
-	writes = append(writes, t.planFrontends(frontends)...)
+	writes = append(writes, puts...)
 	for _, key := range dropped {
 		writes = append(writes, t.planDrop(key)...)
+	}
+	if full {
+		writes = append(writes, t.straySets()...)
 	}
 	return writes
 }
 
-// prune plans the removal of everything in the maps that nobody wants: what an earlier agent left. Only for a table
-// that knows all services.
-func (t *table) prune() []Write {
+// strayFrontends plans the removal of frontends that nobody wants and that no change touched: what an earlier agent left.
+func (t *table) strayFrontends(touched map[Frontend]bool) []Write {
 	var stray []Frontend
 	for f := range t.state.Frontends {
-		if len(t.claims[f]) == 0 {
+		if len(t.claims[f]) == 0 && !touched[f] {
 			stray = append(stray, f)
 		}
 	}
@@ -147,8 +156,14 @@ func (t *table) prune() []Write {
 	for _, f := range stray {
 		writes = append(writes, Write{Verb: DeleteFrontend, Frontend: f})
 	}
+	return writes
+}
+
+// straySets plans the removal of sets without a name. It comes after everything else, when no frontend leads to them.
+func (t *table) straySets() []Write {
+	var writes []Write
 	for _, id := range slices.Sorted(maps.Keys(t.state.sets)) {
-		if _, ok := t.named[id]; !ok {
+		if _, ok := t.named[id]; !ok && !slices.Contains(t.released, id) {
 			writes = append(writes, planDelete(id, t.state.sets[id].slots)...)
 		}
 	}
@@ -187,25 +202,32 @@ func (t *table) replace(c change, touched map[Frontend]bool) []setKey {
 	return dropped
 }
 
-// adopt gives sets without an ID the one that their frontends lead to already.
-func (t *table) adopt(frontends []Frontend) {
-	for _, f := range frontends {
-		current, ok := t.state.Frontends[f]
+// adopt gives sets without an ID the one that their frontends lead to already: all of them, and only theirs, for a set
+// that two services shared would, while it changes, show the backends of one to clients of the other.
+func (t *table) adopt() {
+	wish := map[uint32]setKey{}
+	disputed := map[uint32]bool{}
+	want := func(id uint32, key setKey) {
+		if other, ok := wish[id]; ok && other != key {
+			disputed[id] = true
+		}
+		wish[id] = key
+	}
+	for f, current := range t.state.Frontends {
 		owner := t.owner(f)
-		if !ok || owner == "" {
+		if owner == "" {
 			continue
 		}
-		want := t.services[owner].frontends[f]
-		t.adoptID(want.inner, current.Inner)
-		t.adoptID(want.outer, current.Outer)
+		target := t.services[owner].frontends[f]
+		want(current.Inner, target.inner)
+		want(current.Outer, target.outer)
 	}
-}
-
-func (t *table) adoptID(key setKey, id uint32) {
-	_, has := t.ids[key]
-	_, claimed := t.named[id]
-	if !has && !claimed && id != 0 {
-		t.ids[key], t.named[id] = id, key
+	for _, id := range slices.Sorted(maps.Keys(wish)) {
+		_, has := t.ids[wish[id]]
+		_, claimed := t.named[id]
+		if !has && !claimed && id != 0 && !disputed[id] {
+			t.ids[wish[id]], t.named[id] = id, wish[id]
+		}
 	}
 }
 
@@ -252,8 +274,8 @@ func (t *table) planSet(key setKey, want wantedSet) []Write {
 	return planSet(id, current.slots, current.head, current.headed, want)
 }
 
-func (t *table) planFrontends(frontends []Frontend) []Write {
-	var puts, deletes []Write
+// planFrontends separates what is put, which waits for its sets, from what is deleted, which goes before they change.
+func (t *table) planFrontends(frontends []Frontend) (puts, deletes []Write) {
 	for _, f := range frontends {
 		current, exists := t.state.Frontends[f]
 		owner := t.owner(f)
@@ -269,7 +291,7 @@ func (t *table) planFrontends(frontends []Frontend) []Write {
 			puts = append(puts, Write{Verb: PutFrontend, Frontend: f, Target: target})
 		}
 	}
-	return append(puts, deletes...)
+	return puts, deletes
 }
 
 func (t *table) planDrop(key setKey) []Write {
@@ -283,6 +305,7 @@ func (t *table) planDrop(key setKey) []Write {
 	if current == nil {
 		return nil
 	}
+	t.released = append(t.released, id)
 	return planDelete(id, current.slots)
 }
 

@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,7 +64,14 @@ func outer() (code int, err error) {
 		return 0, err
 	}
 	defer fd.Close()
+	here, there, err := factoryPair()
+	if err != nil {
+		return 0, err
+	}
+	defer there.Close()
+	go serveFactory(here)
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.ExtraFiles = []*os.File{there}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), insideVariable+"="+cgroup)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -81,6 +89,7 @@ func outer() (code int, err error) {
 }
 
 func inner() error {
+	unix.CloseOnExec(factoryFD)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -187,7 +196,10 @@ func Netns(t testing.TB) string {
 
 // Outside is another machine, connected to the host's link "uplink".
 type Outside struct {
+	// Netns is the path of its network namespace: for servers and settings.
 	Netns string
+	// Place is what clients give to speak from there.
+	Place string
 }
 
 // The addresses of the host and of the machine outside.
@@ -201,7 +213,8 @@ const (
 // NewOutside connects a machine outside. It knows no route to pods or services.
 func NewOutside(t testing.TB) *Outside {
 	t.Helper()
-	o := &Outside{Netns: Netns(t)}
+	netns := Netns(t)
+	o := &Outside{Netns: netns, Place: outsidePrefix + netns}
 	fd, err := os.Open(o.Netns)
 	must(t, err)
 	defer fd.Close()
@@ -256,4 +269,16 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Route adds a route in a network namespace.
+func Route(t testing.TB, netns, destination, via string) {
+	t.Helper()
+	must(t, nsrun.In(netns, func() error {
+		to, err := netlink.ParseIPNet(destination)
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{Dst: to, Gw: net.ParseIP(via)})
+	}))
 }

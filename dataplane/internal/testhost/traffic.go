@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,8 +116,11 @@ func AskTCP(netns string, to netip.AddrPort) (Answer, error) {
 	return ReadAnswer(conn)
 }
 
-// DialTCP connects from a network namespace.
+// DialTCP connects from a network namespace, or from a machine outside.
 func DialTCP(netns string, to netip.AddrPort) (net.Conn, error) {
+	if path, ok := strings.CutPrefix(netns, outsidePrefix); ok {
+		return dialOutside(path, "tcp", to.String())
+	}
 	var conn net.Conn
 	err := nsrun.In(netns, func() (err error) {
 		dialer := net.Dialer{Timeout: exchangeLimit}
@@ -157,11 +161,14 @@ func AskUDP(netns string, to netip.AddrPort) (Answer, error) {
 	return ReadAnswer(conn)
 }
 
-// DialUDP makes a connected UDP socket in a network namespace.
-func DialUDP(netns string, to netip.AddrPort) (*net.UDPConn, error) {
-	var conn *net.UDPConn
+// DialUDP makes a connected UDP socket in a network namespace, or on a machine outside.
+func DialUDP(netns string, to netip.AddrPort) (net.Conn, error) {
+	if path, ok := strings.CutPrefix(netns, outsidePrefix); ok {
+		return dialOutside(path, "udp", to.String())
+	}
+	var conn net.Conn
 	err := nsrun.In(netns, func() (err error) {
-		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		conn, err = net.Dial("udp", to.String())
 		return err
 	})
 	return conn, err
