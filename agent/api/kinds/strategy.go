@@ -3,9 +3,11 @@ package kinds
 import (
 	"context"
 	"reflect"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/operation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -92,6 +94,29 @@ func (s strategy[T]) ValidateUpdate(ctx context.Context, obj, old runtime.Object
 		return nil
 	}
 	return s.kind.ValidateUpdate(ctx, obj.(T), old.(T))
+}
+
+// DeclarativeValidationConfig implements rest.DeclarativeValidationStrategy.
+func (s strategy[T]) DeclarativeValidationConfig(context.Context, runtime.Object, runtime.Object) rest.DeclarativeValidationConfig {
+	return rest.DeclarativeValidationConfig{}
+}
+
+// ValidateDeclaratively implements rest.DeclarativeValidationStrategy, which the registry calls last with all errors,
+// its own included. There are no declared rules here; what happens is that repeated errors are dropped, because the
+// registry, and most kinds, check metadata twice.
+func (s strategy[T]) ValidateDeclaratively(_ context.Context, _, _ runtime.Object, errs field.ErrorList,
+	_ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
+	var distinct field.ErrorList
+	for _, e := range errs {
+		if !slices.ContainsFunc(distinct, func(d *field.Error) bool { return sameError(d, e) }) {
+			distinct = append(distinct, e)
+		}
+	}
+	return distinct
+}
+
+func sameError(a, b *field.Error) bool {
+	return a.Type == b.Type && a.Field == b.Field && a.Detail == b.Detail && reflect.DeepEqual(a.BadValue, b.BadValue)
 }
 
 func (s strategy[T]) WarningsOnCreate(ctx context.Context, obj runtime.Object) []string {

@@ -71,7 +71,21 @@ func Levels() kinds.Resource {
 			{Name: "QueueLengthLimit", Cell: queuing(func(q *flowcontrolv1.QueuingConfiguration) int32 { return q.QueueLengthLimit })},
 			kinds.AgeColumn[T](),
 		},
-		Status: &kinds.Status[T]{},
+		Status: &kinds.Status[T]{
+			PrepareForUpdate: func(_ context.Context, l, old T) {
+				managed := l.ManagedFields
+				l.Spec, l.ObjectMeta = old.Spec, withVersion(old.ObjectMeta, l.ObjectMeta)
+				l.ManagedFields = managed
+			},
+			ValidateUpdate: func(_ context.Context, l, _ T) field.ErrorList {
+				types := make([]string, len(l.Status.Conditions))
+				for i, c := range l.Status.Conditions {
+					types[i] = string(c.Type)
+				}
+				return validateConditions(types, field.NewPath("status", "conditions"))
+			},
+			ResetFields: []string{"spec", "metadata"},
+		},
 	}
 }
 
@@ -108,28 +122,29 @@ func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList 
 	errs := kinds.ValidateObjectMeta(&l.ObjectMeta, false, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	path := field.NewPath("spec")
 	spec := &l.Spec
-	if (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != (spec.Type == flowcontrolv1.PriorityLevelEnablementExempt) {
-		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "type must be 'Exempt' if and only if `name` is 'exempt'"))
-	}
-	switch spec.Type {
-	case flowcontrolv1.PriorityLevelEnablementExempt:
-		if spec.Limited != nil {
-			errs = append(errs, field.Forbidden(path.Child("limited"), "must be nil if the type is not Limited"))
-		}
-		if spec.Exempt != nil {
-			errs = append(errs, validateShares(spec.Exempt.NominalConcurrencyShares, spec.Exempt.LendablePercent, path.Child("exempt"))...)
-		}
-	case flowcontrolv1.PriorityLevelEnablementLimited:
-		if spec.Exempt != nil {
-			errs = append(errs, field.Forbidden(path.Child("exempt"), "must be nil if the type is Limited"))
-		}
-		if spec.Limited == nil {
-			return append(errs, field.Required(path.Child("limited"), "must not be empty when type is Limited"))
-		}
-		errs = append(errs, validateLimited(spec.Limited, path.Child("limited"))...)
-	default:
+	isExempt, isLimited := spec.Type == flowcontrolv1.PriorityLevelEnablementExempt, spec.Type == flowcontrolv1.PriorityLevelEnablementLimited
+	switch {
+	case spec.Type == "":
+		errs = append(errs, field.Required(path.Child("type"), ""))
+	case !isExempt && !isLimited:
 		errs = append(errs, field.NotSupported(path.Child("type"), spec.Type,
 			[]flowcontrolv1.PriorityLevelEnablement{flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited}))
+	case isExempt != (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt):
+		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "type must be 'Exempt' if and only if `name` is 'exempt'"))
+	}
+	switch {
+	case spec.Limited == nil && isLimited:
+		errs = append(errs, field.Required(path.Child("limited"), ""))
+	case spec.Limited != nil && !isLimited:
+		errs = append(errs, field.Forbidden(path.Child("limited"), ""))
+	case spec.Limited != nil:
+		errs = append(errs, validateLimited(spec.Limited, path.Child("limited"))...)
+	}
+	if spec.Exempt != nil {
+		if isLimited {
+			errs = append(errs, field.Forbidden(path.Child("exempt"), ""))
+		}
+		errs = append(errs, validateShares(spec.Exempt.NominalConcurrencyShares, spec.Exempt.LendablePercent, path.Child("exempt"))...)
 	}
 	return errs
 }
@@ -153,11 +168,11 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, path *f
 	switch response := l.LimitResponse; response.Type {
 	case flowcontrolv1.LimitResponseTypeReject:
 		if response.Queuing != nil {
-			errs = append(errs, field.Forbidden(path.Child("queuing"), "must be nil if limited.limitResponse.type is not Limited"))
+			errs = append(errs, field.Forbidden(path.Child("queuing"), ""))
 		}
 	case flowcontrolv1.LimitResponseTypeQueue:
 		if response.Queuing == nil {
-			return append(errs, field.Required(path.Child("queuing"), "must not be empty if limited.limitResponse.type is Limited"))
+			return append(errs, field.Required(path.Child("queuing"), ""))
 		}
 		errs = append(errs, validateQueuing(response.Queuing, path.Child("queuing"))...)
 	case "":

@@ -47,7 +47,21 @@ func Schemas() kinds.Resource {
 			kinds.AgeColumn[T](),
 			{Name: "MissingPL", Cell: missingLevel},
 		},
-		Status: &kinds.Status[T]{},
+		Status: &kinds.Status[T]{
+			PrepareForUpdate: func(_ context.Context, s, old T) {
+				managed := s.ManagedFields
+				s.Spec, s.ObjectMeta = old.Spec, withVersion(old.ObjectMeta, s.ObjectMeta)
+				s.ManagedFields = managed
+			},
+			ValidateUpdate: func(_ context.Context, s, _ T) field.ErrorList {
+				types := make([]string, len(s.Status.Conditions))
+				for i, c := range s.Status.Conditions {
+					types[i] = string(c.Type)
+				}
+				return validateConditions(types, field.NewPath("status", "conditions"))
+			},
+			ResetFields: []string{"spec", "metadata"},
+		},
 	}
 }
 

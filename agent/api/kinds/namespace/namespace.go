@@ -23,7 +23,7 @@ func Resource() kinds.Resource {
 		New:     func() *corev1.Namespace { return &corev1.Namespace{} },
 		NewList: func() runtime.Object { return &corev1.NamespaceList{} },
 
-		Default:          func(n *corev1.Namespace) { setNameLabel(n) },
+		Default:          setDefaults,
 		Canonicalize:     setNameLabel,
 		PrepareForCreate: func(_ context.Context, n *corev1.Namespace) { prepareForCreate(n) },
 		PrepareForUpdate: func(_ context.Context, n, old *corev1.Namespace) { n.Spec.Finalizers = old.Spec.Finalizers },
@@ -46,6 +46,13 @@ func Resource() kinds.Resource {
 			ValidateUpdate: func(_ context.Context, n, old *corev1.Namespace) field.ErrorList { return validateStatusUpdate(n, old) },
 		},
 		Extend: extend,
+	}
+}
+
+func setDefaults(n *corev1.Namespace) {
+	setNameLabel(n)
+	if n.Status.Phase == "" {
+		n.Status.Phase = corev1.NamespaceActive
 	}
 }
 

@@ -39,7 +39,9 @@ func Resource() kinds.Resource {
 		Default:          setDefaults,
 		PrepareForCreate: func(_ context.Context, c *schedulingv1.PriorityClass) { c.Generation = 1 },
 		Validate:         func(_ context.Context, c *schedulingv1.PriorityClass) field.ErrorList { return validate(c) },
-		ValidateUpdate:   func(_ context.Context, c, old *schedulingv1.PriorityClass) field.ErrorList { return validateUpdate(c, old) },
+		ValidateUpdate: func(_ context.Context, c, old *schedulingv1.PriorityClass) field.ErrorList {
+			return validateUpdate(c, old)
+		},
 
 		Columns: []kinds.Column[*schedulingv1.PriorityClass]{
 			kinds.NameColumn[*schedulingv1.PriorityClass](),
