@@ -12,6 +12,8 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/podvine/podvine/agent/api/kinds/priorityclass"
 )
 
 const (
@@ -30,6 +32,7 @@ func (s *Server) addHooks(core *genericapiserver.GenericAPIServer) error {
 	hooks := []BootstrapHook{
 		{Name: "start-system-namespaces-controller", Run: s.keepNamespaces},
 		{Name: "priority-and-fairness-config-producer", Run: s.keepFlowControl},
+		{Name: "scheduling/bootstrap-system-priority-classes", Run: s.makePriorityClasses},
 	}
 	if s.config.KubernetesService != nil {
 		hooks = append(hooks, BootstrapHook{Name: "bootstrap-controller", Run: s.keepKubernetesService})
@@ -96,13 +99,34 @@ func (s *Server) keepNamespaces(hook HookContext) error {
 	return nil
 }
 
+// makePriorityClasses makes the classes of the system's own pods.
+func (s *Server) makePriorityClasses(hook HookContext) error {
+	client, err := kubernetes.NewForConfig(hook.LoopbackClientConfig)
+	if err != nil {
+		return err
+	}
+	return s.retry(hook, "make system priority classes", func(ctx context.Context) error {
+		classes := client.SchedulingV1().PriorityClasses()
+		for _, class := range priorityclass.System() {
+			_, err := classes.Get(ctx, class.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				_, err = classes.Create(ctx, class, metav1.CreateOptions{})
+			}
+			if ignoreExists(err) != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func ensureNamespaces(ctx context.Context, client kubernetes.Interface) error {
 	for _, name := range systemNamespaces() {
 		_, err := client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			_, err = client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		}
-		if err != nil && !apierrors.IsAlreadyExists(err) {
+		if ignoreExists(err) != nil {
 			return err
 		}
 	}

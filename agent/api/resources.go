@@ -3,8 +3,12 @@ package api
 import (
 	"slices"
 
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
+	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
+	"github.com/podvine/podvine/agent/api/kinds/deployment"
 	"github.com/podvine/podvine/agent/api/kinds/endpoints"
 	"github.com/podvine/podvine/agent/api/kinds/endpointslice"
 	"github.com/podvine/podvine/agent/api/kinds/event"
@@ -14,23 +18,31 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/namespace"
 	"github.com/podvine/podvine/agent/api/kinds/node"
 	"github.com/podvine/podvine/agent/api/kinds/pod"
+	"github.com/podvine/podvine/agent/api/kinds/podtemplate"
 	"github.com/podvine/podvine/agent/api/kinds/priorityclass"
+	"github.com/podvine/podvine/agent/api/kinds/rbac"
+	"github.com/podvine/podvine/agent/api/kinds/replicaset"
 	"github.com/podvine/podvine/agent/api/kinds/secret"
 	"github.com/podvine/podvine/agent/api/kinds/service"
 	"github.com/podvine/podvine/agent/api/kinds/serviceaccount"
 	"github.com/podvine/podvine/agent/api/kinds/servicecidr"
 )
 
-// Resources returns every built-in kind that is served. A kind is installed by being in this list.
-func Resources() []kinds.Resource {
+// Resources returns every built-in kind that is served. A kind is installed by being in this list. rules returns what
+// resolves the rules that a user holds; it is called when requests are served.
+func Resources(rules func() authorizer.RuleResolver) []kinds.Resource {
 	return slices.Concat(
 		[]kinds.Resource{
 			configmap.Resource(),
+			controllerrevision.Resource(),
+			deployment.Resource(),
 			endpoints.Resource(),
 			endpointslice.Resource(),
 			ipaddress.Resource(),
 			node.Resource(),
 			pod.Resource(),
+			podtemplate.Resource(),
+			replicaset.Resource(),
 			service.Resource(),
 			servicecidr.Resource(),
 			namespace.Resource(),
@@ -42,5 +54,6 @@ func Resources() []kinds.Resource {
 			flowcontrol.Schemas(),
 		},
 		event.Resources(),
+		rbac.Resources(rules),
 	)
 }

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -37,7 +38,8 @@ func New(config Config) (*Server, error) {
 	if config.Nodes == nil {
 		config.Nodes = noNodes{}
 	}
-	s := &Server{config: config, resources: Resources(), loopback: newLoopback()}
+	s := &Server{config: config, loopback: newLoopback()}
+	s.resources = Resources(func() authorizer.RuleResolver { return s.security.RuleResolver })
 	var err error
 	if s.scheme, err = kinds.NewScheme(s.resources); err != nil {
 		return nil, fmt.Errorf("build scheme: %w", err)

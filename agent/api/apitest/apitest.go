@@ -17,11 +17,15 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/auth/bootstrap"
+	"github.com/podvine/podvine/agent/api/auth/standard"
+	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/consensus"
@@ -32,11 +36,13 @@ const (
 	// startTimeout bounds how long a test waits for the server to be ready, on a machine that does much else.
 	startTimeout = 60 * time.Second
 	stopTimeout  = 30 * time.Second
+	rolesRetry   = 100 * time.Millisecond
 	// Sizes that suit a short life on a shared disk.
 	segmentBytes = 4 << 20
 	noReserve    = -1
 
 	clusterDomain = "cluster.local"
+	issuer        = "https://kubernetes.default.svc.cluster.local"
 	serviceIP     = "10.96.0.1"
 	nodeName      = "apitest"
 	replicaID     = "0f8f2a4e-5a34-4f0b-9a30-8a1f4a5b1c01"
@@ -219,7 +225,7 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 	if c.backend, err = kubestore.New(c.replica, kubestore.Options{Logger: o.Log}); err != nil {
 		return err
 	}
-	security := &security{pki: c.PKI}
+	security := standard.Config{PKI: c.PKI, Issuer: issuer, KeySetURL: "https://" + listener.Addr().String() + tokens.KeySetPath}
 	config := api.Config{
 		Listener:            listener,
 		ServingCert:         c.PKI.Serving(),
@@ -228,7 +234,8 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 		Storage:             c.backend.Decorator,
 		ListerWatcher:       c.backend.ListerWatcher,
 		Settings:            kinds.Settings{ServiceRanges: []string{"10.96.0.0/12"}, NodePortFirst: 30000, NodePortLast: 32767, ClusterDomain: clusterDomain},
-		Security:            security.build,
+		Security:            security.Security,
+		Bootstrap:           []api.BootstrapHook{{Name: "rbac/bootstrap-roles", Run: reconcileRoles}},
 		ProxyClientCertFile: c.PKI.ProxyClient().File(),
 		ProxyClientKeyFile:  c.PKI.ProxyClient().File(),
 		Log:                 o.Log,
@@ -238,4 +245,18 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 	}
 	c.Server, err = api.New(config)
 	return err
+}
+
+// reconcileRoles makes the default roles; it tries again while the server comes up.
+func reconcileRoles(hook api.HookContext) error {
+	client, err := kubernetes.NewForConfig(hook.LoopbackClientConfig)
+	if err != nil {
+		return err
+	}
+	var last error
+	err = wait.PollUntilContextCancel(hook, rolesRetry, true, func(ctx context.Context) (bool, error) {
+		last = bootstrap.Reconcile(ctx, client)
+		return last == nil, nil
+	})
+	return errors.Join(err, last)
 }
