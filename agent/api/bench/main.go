@@ -1,0 +1,56 @@
+// Command bench compares Podvine's store with etcd below the same API server: the same kinds, filters, authentication and
+// authorization, the same clients over TLS, on the same disk, alternated in one run. It is a module of its own, so that
+// the product does not depend on etcd.
+//
+//	go run . -rounds 5 -duration 5s [-fsync-delay 5ms]
+//
+// Each server is a process of its own (etcd two), so that its CPU can be told from that of the clients. With
+// -fsync-delay the data lies behind a FUSE file system that adds the delay to each fsync, for both alike.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// settings are what a run is made with; they are printed above the results.
+type settings struct {
+	rounds     int
+	duration   time.Duration
+	clients    int
+	bytes      int
+	fsyncDelay time.Duration
+	dir        string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var s settings
+	var serve, dir string
+	flag.IntVar(&s.rounds, "rounds", 5, "how often the two are alternated")
+	flag.DurationVar(&s.duration, "duration", 4*time.Second, "length of each measurement")
+	flag.IntVar(&s.clients, "clients", 32, "concurrent clients, each with a connection of its own")
+	flag.IntVar(&s.bytes, "bytes", 1024, "size of a ConfigMap's content")
+	flag.DurationVar(&s.fsyncDelay, "fsync-delay", 0, "added to each fsync")
+	flag.StringVar(&s.dir, "dir", "", "folder for the data (default: a temporary one)")
+	flag.StringVar(&serve, "serve", "", "internal: be this server")
+	flag.StringVar(&dir, "serve-dir", "", "internal: in this folder")
+	flag.Parse()
+	var err error
+	switch serve {
+	case "":
+		err = compare(ctx, s)
+	default:
+		err = runServer(ctx, serve, dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
