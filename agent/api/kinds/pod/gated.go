@@ -1,12 +1,12 @@
 package pod
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
 // narrowed allows a pod that waits for its gates to narrow where it can run, and takes those changes back.
@@ -29,11 +29,11 @@ func narrowed(spec, old *corev1.PodSpec, path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, narrowedAffinity(now, was, path.Child("affinity", "nodeAffinity"))...)
 	switch {
-	case spec.Affinity == nil && was != nil && old.Affinity.PodAffinity == nil && old.Affinity.PodAntiAffinity == nil:
+	case spec.Affinity == nil:
 		spec.Affinity = &corev1.Affinity{NodeAffinity: was}
-	case spec.Affinity != nil && was == nil && spec.Affinity.PodAffinity == nil && spec.Affinity.PodAntiAffinity == nil:
-		spec.Affinity = old.Affinity
-	case spec.Affinity != nil:
+	case old.Affinity == nil && spec.Affinity.PodAffinity == nil && spec.Affinity.PodAntiAffinity == nil:
+		spec.Affinity = nil
+	default:
 		spec.Affinity.NodeAffinity = was
 	}
 	return errs
@@ -43,7 +43,7 @@ func narrowedSelector(now, old map[string]string, path *field.Path) field.ErrorL
 	var errs field.ErrorList
 	for _, key := range sets.List(sets.KeySet(old)) {
 		if value, ok := now[key]; !ok || value != old[key] {
-			errs = append(errs, field.Invalid(path, now, fmt.Sprintf("only additions to spec.nodeSelector are allowed (no mutations or deletions)")))
+			errs = append(errs, field.Invalid(path, now, "only additions to spec.nodeSelector are allowed (no mutations or deletions)"))
 			return errs
 		}
 	}
@@ -61,18 +61,18 @@ func narrowedAffinity(now, old *corev1.NodeAffinity, path *field.Path) field.Err
 		terms = now.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	}
 	if len(was) > 0 && len(was) != len(terms) {
-		return field.ErrorList{field.Invalid(at, terms, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
+		return field.ErrorList{field.Invalid(at, podspec.InternalView(terms), "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
 	}
 	var errs field.ErrorList
 	for i := range was {
 		if len(was[i].MatchExpressions) == 0 && len(was[i].MatchFields) == 0 {
 			if len(terms[i].MatchExpressions) > 0 || len(terms[i].MatchFields) > 0 {
-				errs = append(errs, field.Invalid(at.Index(i), terms[i], "only additions are allowed (no mutations or deletions)"))
+				errs = append(errs, field.Invalid(at.Index(i), podspec.InternalView(terms[i]), "only additions are allowed (no mutations or deletions)"))
 			}
 			continue
 		}
 		if !extends(terms[i].MatchExpressions, was[i].MatchExpressions) || !extends(terms[i].MatchFields, was[i].MatchFields) {
-			errs = append(errs, field.Invalid(at.Index(i), terms[i], "only additions are allowed (no mutations or deletions)"))
+			errs = append(errs, field.Invalid(at.Index(i), podspec.InternalView(terms[i]), "only additions are allowed (no mutations or deletions)"))
 		}
 	}
 	return errs

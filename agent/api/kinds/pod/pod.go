@@ -74,24 +74,38 @@ func syncAddresses(s *corev1.PodStatus) {
 }
 
 func prepareForCreate(_ context.Context, p *corev1.Pod) {
+	noNegativeGrace(&p.Spec)
 	podspec.SyncServiceAccount(&p.Spec)
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOSClass(p)}
 	podspec.DropDisabled(&p.Spec)
 	podspec.AppArmorFromAnnotations(&p.ObjectMeta, &p.Spec)
+	podspec.LimitPodHugePages(&p.Spec)
 	podspec.MergeLabelKeys(p.Labels, &p.Spec)
 	if len(p.Spec.SchedulingGates) > 0 {
 		setCondition(&p.Status, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse,
-			Reason: corev1.PodReasonSchedulingGated, Message: "Scheduling is blocked due to non-empty scheduling gates"})
+			Reason: corev1.PodReasonSchedulingGated, Message: "Scheduling is blocked due to non-empty scheduling gates", LastTransitionTime: metav1.Now()})
 	}
 }
 
 func prepareForUpdate(_ context.Context, p, old *corev1.Pod) {
+	noNegativeGrace(&p.Spec)
 	podspec.SyncServiceAccount(&p.Spec)
 	podspec.DropDisabled(&p.Spec)
 	// Ephemeral containers change through a sub-resource of their own.
 	p.Spec.EphemeralContainers = old.Spec.EphemeralContainers
 	p.Status = old.Status
+	if p.Spec.Resources == nil { // Clients that do not know the field cannot take it away.
+		p.Spec.Resources = old.Spec.Resources
+	}
 	podspec.AppArmorFromAnnotations(&p.ObjectMeta, &p.Spec)
+}
+
+// noNegativeGrace makes the shortest grace period of a negative one.
+func noNegativeGrace(spec *corev1.PodSpec) {
+	if s := spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
+		one := int64(1)
+		spec.TerminationGracePeriodSeconds = &one
+	}
 }
 
 // prepareForStatusUpdate keeps the specification, the owners, and the deletion time that only the main resource sets.

@@ -26,15 +26,13 @@ const changeable = "`spec.containers[*].image`,`spec.initContainers[*].image`,`s
 func validateUpdate(_ context.Context, p, old *corev1.Pod) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := validateChange(p, old)
-	more, stop := images(p.Spec.Containers, old.Spec.Containers, spec.Child("containers"))
-	if errs = append(errs, more...); stop {
-		return errs
+	if len(p.Spec.Containers) != len(old.Spec.Containers) {
+		return append(errs, field.Forbidden(spec.Child("containers"), "pod updates may not add or remove containers"))
 	}
-	more, stop = images(p.Spec.InitContainers, old.Spec.InitContainers, spec.Child("initContainers"))
-	if errs = append(errs, more...); stop {
-		return errs
+	if len(p.Spec.InitContainers) != len(old.Spec.InitContainers) {
+		return append(errs, field.Forbidden(spec.Child("initContainers"), "pod updates may not add or remove containers"))
 	}
-	more, stop = deadline(p.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))
+	more, stop := deadline(p.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))
 	if errs = append(errs, more...); stop {
 		return errs
 	}
@@ -50,7 +48,7 @@ func validateUpdate(_ context.Context, p, old *corev1.Pod) field.ErrorList {
 		errs = append(errs, field.Forbidden(spec, fmt.Sprintf("pod updates may not change fields other than %s\n%v", changeable,
 			diff.Diff(podspec.InternalView(&old.Spec), podspec.InternalView(rest)))))
 	}
-	return errs
+	return podspec.Unique(errs)
 }
 
 // validateChange reports what is wrong with the changed pod and its metadata, whatever was changed.
@@ -77,22 +75,6 @@ func takeBack(spec, old *corev1.PodSpec) {
 	if g, was := spec.TerminationGracePeriodSeconds, old.TerminationGracePeriodSeconds; g != nil && was != nil && *was < 0 && *g == 1 {
 		spec.TerminationGracePeriodSeconds = was
 	}
-}
-
-func images(now, old []corev1.Container, path *field.Path) (errs field.ErrorList, stop bool) {
-	if len(now) != len(old) {
-		return field.ErrorList{field.Forbidden(path, "pod updates may not add or remove containers")}, true
-	}
-	for i := range now {
-		if now[i].Image == "" {
-			errs = append(errs, field.Required(path.Index(i).Child("image"), ""))
-			continue
-		}
-		if strings.TrimSpace(now[i].Image) != now[i].Image {
-			errs = append(errs, field.Invalid(path.Index(i).Child("image"), now[i].Image, "must not have leading or trailing whitespace"))
-		}
-	}
-	return errs, false
 }
 
 // deadline may be set, and shortened.

@@ -37,7 +37,7 @@ func warnings(p, old *corev1.Pod) []string {
 	if old != nil && old.Generation == p.Generation {
 		return nil
 	}
-	return podspec.Warnings(&p.Spec, &p.ObjectMeta, oldSpec(old), field.NewPath(""))
+	return podspec.Warnings(&p.Spec, &p.ObjectMeta, oldSpec(old), nil)
 }
 
 func oldSpec(old *corev1.Pod) *corev1.PodSpec {

@@ -234,7 +234,7 @@ func (c *checker) hostNetwork(path *field.Path) field.ErrorList {
 			for j, p := range ctr.Ports {
 				mismatch := p.HostPort != p.ContainerPort
 				if mismatch && (c.opts.Pod || p.HostPort != 0) {
-					errs = append(errs, field.Invalid(at.Index(i).Child("ports").Index(j).Child("containerPort"), p.ContainerPort, "must match `hostPort` when `hostNetwork` is true"))
+					errs = append(errs, field.Invalid(at.Index(i).Child("ports").Index(j).Child("hostPort"), p.HostPort, "must match `containerPort` when `hostNetwork` is true"))
 				}
 			}
 		}

@@ -61,6 +61,9 @@ func DefaultClaimSpec(spec *corev1.PersistentVolumeClaimSpec) {
 
 func defaultProjected(p *corev1.ProjectedVolumeSource) {
 	setPointer(&p.DefaultMode, defaultFileMode)
+	if len(p.Sources) == 0 {
+		p.Sources = nil
+	}
 	for i := range p.Sources {
 		s := &p.Sources[i]
 		if s.ServiceAccountToken != nil {

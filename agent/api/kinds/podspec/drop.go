@@ -33,6 +33,9 @@ func dropFromContainer(c *corev1.Container) {
 	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		if p != nil {
 			drop(p.HTTPGet)
+			if p.GRPC != nil {
+				p.GRPC.Mode = nil
+			}
 		}
 	}
 	if l := c.Lifecycle; l != nil {

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -131,7 +132,8 @@ func envObject(name string, path *field.Path) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(path.Child("name"), "")}
 	}
-	return objectName(name, path.Child("name"))
+	// A trailing dash is let through, as it always was.
+	return invalid(path.Child("name"), name, apivalidation.NameIsDNSSubdomain(name, true))
 }
 
 // envFieldPaths are the fields of a pod that a variable can hold.

@@ -225,49 +225,49 @@ func (c *checker) podResources(path *field.Path) field.ErrorList {
 	return errs
 }
 
-// defaultPodResources completes the shared resources of a pod: huge pages that containers limit are limited for the
-// pod, and what is limited without a request is requested as much as containers do, or as limited.
+// defaultPodResources requests for the pod what has a limit and no request: as much as its containers together, or
+// as is allowed.
 func defaultPodResources(spec *corev1.PodSpec) {
 	r := spec.Resources
-	if r == nil || (len(r.Limits) == 0 && len(r.Requests) == 0) {
+	if r == nil || len(r.Limits) == 0 {
 		return
 	}
-	pod := &corev1.Pod{Spec: *spec}
-	for name, total := range resourcehelper.AggregateContainerLimits(pod, resourcehelper.PodResourcesOptions{}) {
-		_, limited := r.Limits[name]
-		_, requested := r.Requests[name]
-		if IsHugePages(name) && !limited && !requested {
-			if r.Limits == nil {
-				r.Limits = corev1.ResourceList{}
-			}
-			r.Limits[name] = total
+	total := resourcehelper.AggregateContainerRequests(&corev1.Pod{Spec: *spec}, resourcehelper.PodResourcesOptions{})
+	for name, limit := range r.Limits {
+		if _, ok := r.Requests[name]; ok || !isPodLevel(name) {
+			continue
 		}
-	}
-	requests := resourcehelper.AggregateContainerRequests(pod, resourcehelper.PodResourcesOptions{})
-	fill := func(name corev1.ResourceName, amount resource.Quantity) {
-		if _, ok := r.Requests[name]; ok {
-			return
+		amount := limit
+		if sum, ok := total[name]; ok && !IsHugePages(name) {
+			amount = sum
 		}
 		if r.Requests == nil {
 			r.Requests = corev1.ResourceList{}
 		}
 		r.Requests[name] = amount.DeepCopy()
 	}
-	for name, total := range requests {
-		if isPodLevel(name) && (!IsHugePages(name) || hasKey(r.Limits, name)) {
-			fill(name, total)
-		}
-	}
-	for name, limit := range r.Limits {
-		if isPodLevel(name) {
-			fill(name, limit)
-		}
-	}
 }
 
-func hasKey(list corev1.ResourceList, name corev1.ResourceName) bool {
-	_, ok := list[name]
-	return ok
+// LimitPodHugePages gives a new pod with resources of its own those huge pages that its containers ask for.
+func LimitPodHugePages(spec *corev1.PodSpec) {
+	r := spec.Resources
+	if r == nil || (len(r.Limits) == 0 && len(r.Requests) == 0) {
+		return
+	}
+	for name, total := range resourcehelper.AggregateContainerLimits(&corev1.Pod{Spec: *spec}, resourcehelper.PodResourcesOptions{}) {
+		_, limited := r.Limits[name]
+		_, requested := r.Requests[name]
+		if !IsHugePages(name) || limited || requested {
+			continue
+		}
+		if r.Limits == nil {
+			r.Limits = corev1.ResourceList{}
+		}
+		if r.Requests == nil {
+			r.Requests = corev1.ResourceList{}
+		}
+		r.Limits[name], r.Requests[name] = total.DeepCopy(), total.DeepCopy()
+	}
 }
 
 // ValidateSinglePageSize refuses pods that use huge pages of several sizes.

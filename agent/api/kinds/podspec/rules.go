@@ -1,6 +1,7 @@
 package podspec
 
 import (
+	"slices"
 	"strings"
 
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -33,6 +34,17 @@ func objectName(value string, path *field.Path) field.ErrorList {
 
 func qualifiedName(value string, path *field.Path) field.ErrorList {
 	return invalid(path, value, validation.IsQualifiedName(value))
+}
+
+// Unique drops errors that say the same about the same field.
+func Unique(errs field.ErrorList) field.ErrorList {
+	seen := sets.New[string]()
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		key := e.Error()
+		dup := seen.Has(key)
+		seen.Insert(key)
+		return dup
+	})
 }
 
 // required reports an empty text.

@@ -77,7 +77,6 @@ func schedulingGroup(g *corev1.PodSchedulingGroup, path *field.Path) field.Error
 
 func (c *checker) topologySpread(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	seen := sets.New[string]()
 	list := c.spec.TopologySpreadConstraints
 	for i := range list {
 		t, at := &list[i], path.Index(i)
@@ -86,15 +85,14 @@ func (c *checker) topologySpread(path *field.Path) field.ErrorList {
 		}
 		if t.TopologyKey == "" {
 			errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
-		} else {
-			errs = append(errs, metav1validation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey"))...)
 		}
 		errs = append(errs, oneOf(t.WhenUnsatisfiable, at.Child("whenUnsatisfiable"), corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
-		pair := fmt.Sprintf("{%v, %v}", t.TopologyKey, t.WhenUnsatisfiable)
-		if seen.Has(pair) {
-			errs = append(errs, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), pair))
+		pair := topologyPair(t)
+		for j := range list[i+1:] {
+			if topologyPair(&list[i+1+j]) == pair {
+				errs = append(errs, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), pair))
+			}
 		}
-		seen.Insert(pair)
 		errs = append(errs, minDomains(t, at.Child("minDomains"))...)
 		errs = append(errs, inclusion(t.NodeAffinityPolicy, at.Child("nodeAffinityPolicy"))...)
 		errs = append(errs, inclusion(t.NodeTaintsPolicy, at.Child("nodeTaintsPolicy"))...)
@@ -102,6 +100,10 @@ func (c *checker) topologySpread(path *field.Path) field.ErrorList {
 		errs = append(errs, metav1validation.ValidateLabelSelector(t.LabelSelector, c.selectorOptions(), at.Child("labelSelector"))...)
 	}
 	return errs
+}
+
+func topologyPair(t *corev1.TopologySpreadConstraint) string {
+	return fmt.Sprintf("{%v, %v}", t.TopologyKey, t.WhenUnsatisfiable)
 }
 
 func minDomains(t *corev1.TopologySpreadConstraint, path *field.Path) field.ErrorList {

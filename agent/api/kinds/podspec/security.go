@@ -187,15 +187,15 @@ func (c *checker) userNamespace(path *field.Path) field.ErrorList {
 		return nil
 	}
 	var errs field.ErrorList
-	const refused = "when `pod.Spec.HostUsers` is false"
+	const refused = "when `hostUsers` is false"
 	if c.spec.HostPID {
-		errs = append(errs, field.Forbidden(path.Child("HostPID"), refused))
+		errs = append(errs, field.Forbidden(path.Child("hostPID"), refused))
 	}
 	if c.spec.HostNetwork {
-		errs = append(errs, field.Forbidden(path.Child("HostNetwork"), refused))
+		errs = append(errs, field.Forbidden(path.Child("hostNetwork"), refused))
 	}
 	if c.spec.HostIPC {
-		errs = append(errs, field.Forbidden(path.Child("HostIPC"), refused))
+		errs = append(errs, field.Forbidden(path.Child("hostIPC"), refused))
 	}
 	return errs
 }

@@ -55,7 +55,9 @@ func Validate(spec *corev1.PodSpec, meta *metav1.ObjectMeta, path *field.Path, o
 		c.graceSeconds = *spec.TerminationGracePeriodSeconds
 	}
 	for _, claim := range spec.ResourceClaims {
-		c.claimNames.Insert(claim.Name)
+		if claim.Name != "" {
+			c.claimNames.Insert(claim.Name)
+		}
 	}
 	var errs field.ErrorList
 	errs = append(errs, c.checkVolumes(path.Child("volumes"))...)
@@ -81,7 +83,7 @@ func Validate(spec *corev1.PodSpec, meta *metav1.ObjectMeta, path *field.Path, o
 	errs = append(errs, c.names(path)...)
 	errs = append(errs, c.placement(path)...)
 	errs = append(errs, c.operatingSystem(path)...)
-	return errs
+	return Unique(errs)
 }
 
 // names checks everything that is the name of something else, or of the pod on the network.

@@ -99,7 +99,7 @@ func (p *projection) source(s *corev1.VolumeProjection, at *field.Path) field.Er
 			return
 		}
 		if count++; count > 1 {
-			errs = append(errs, field.Forbidden(at.Child(name), "may not specify more than 1 volume type"))
+			errs = append(errs, field.Forbidden(at, "may not specify more than 1 volume type per source"))
 			return
 		}
 		errs = append(errs, check(at.Child(name))...)
@@ -170,10 +170,9 @@ func (p *projection) trustBundle(b *corev1.ClusterTrustBundleProjection, at *fie
 	case b.Name != nil:
 		if *b.Name == "" {
 			errs = append(errs, field.Required(at.Child("name"), "must be a valid object name"))
-		} else {
-			for _, m := range bundleName(*b.Name) {
-				errs = append(errs, field.Invalid(at.Child("name"), *b.Name, "not a valid clustertrustbundlename: "+m))
-			}
+		}
+		for _, m := range bundleName(*b.Name) {
+			errs = append(errs, field.Invalid(at.Child("name"), *b.Name, "not a valid clustertrustbundlename: "+m))
 		}
 		if b.LabelSelector != nil {
 			errs = append(errs, field.Invalid(at.Child("labelSelector"), b.LabelSelector, "labelSelector must be unset if name is specified"))
@@ -187,7 +186,9 @@ func (p *projection) trustBundle(b *corev1.ClusterTrustBundleProjection, at *fie
 		errs = append(errs, metav1validation.ValidateLabelSelector(b.LabelSelector, metav1validation.LabelSelectorValidationOptions{}, at.Child("labelSelector"))...)
 	}
 	errs = append(errs, required(b.Path, at.Child("path"))...)
-	errs = append(errs, volumeFilePath(b.Path, at.Child("path"))...)
+	if bad := volumeFilePath(b.Path, at.Child("path")); len(bad) > 0 {
+		return append(errs, bad...)
+	}
 	return append(errs, p.unique(b.Path)...)
 }
 

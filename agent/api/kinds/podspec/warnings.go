@@ -27,9 +27,9 @@ func Warnings(spec *corev1.PodSpec, meta *metav1.ObjectMeta, old *corev1.PodSpec
 	return w.out
 }
 
-// child is a field below a path whose own name may be empty.
+// child is a field below a path, nil for the object itself.
 func child(at *field.Path, name string) *field.Path {
-	if at == nil || at.String() == "" {
+	if at == nil {
 		return field.NewPath(name)
 	}
 	return at.Child(name)
@@ -241,7 +241,6 @@ func (w *warner) container(c *corev1.Container, at *field.Path) {
 		if p.HostPort == 0 {
 			w.add("%s: hostIP set without hostPort: %+v", own, p)
 		}
-		w.out = append(w.out, validation.GetWarningsForIP(own.Child("hostIP"), p.HostIP)...)
 	}
 }
 

@@ -144,7 +144,7 @@ func (c *checker) operatingSystem(path *field.Path) field.ErrorList {
 	at := path.Child("os")
 	switch c.spec.OS.Name {
 	case "":
-		return field.ErrorList{field.Required(at.Child("name"), "cannot be empty")}
+		return field.ErrorList{field.Required(at.Child("name"), "")}
 	case corev1.Linux:
 		return c.linuxOnly(path)
 	case corev1.Windows:
