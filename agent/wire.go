@@ -17,7 +17,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/podvine/podvine/agent/api"
-	"github.com/podvine/podvine/agent/api/security"
+	"github.com/podvine/podvine/agent/api/auth/standard"
+	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
@@ -124,17 +125,14 @@ func (n *node) openAPI(ctx context.Context) error {
 		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
 		Nodes:    newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
 		Settings: n.settings.kinds(),
-		Security: security.New(security.Config{
-			PKI: n.keys, ClusterDomain: n.settings.ClusterDomain, TolerationSeconds: n.settings.evictionDelaySeconds(),
-			Routes: map[string]http.Handler{StatusPath: serveJSON(n.status)},
-		}),
+		Security: n.security(address),
 		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},
 		ProxyClientCertFile: n.keys.ProxyClient().File(), ProxyClientKeyFile: n.keys.ProxyClient().File(),
 		KubernetesService: &api.KubernetesService{
 			ClusterIP: n.settings.serviceAddress(apiServiceOffset),
 			Endpoints: func() ([]netip.Addr, int32) { return []netip.Addr{n.address}, int32(n.config.APIPort) },
 		},
-		Bootstrap: []api.BootstrapHook{security.Bootstrap()},
+		Bootstrap: []api.BootstrapHook{standard.Bootstrap()},
 		Log:       n.log.With("part", "api"),
 	})
 	if err != nil {
@@ -144,6 +142,22 @@ func (n *node) openAPI(ctx context.Context) error {
 		return fmt.Errorf("make the configuration folder: %w", err)
 	}
 	return n.keys.WriteAdminKubeconfig(filepath.Join(n.config.ConfigDir, "admin.kubeconfig"), "https://"+address.String(), time.Now())
+}
+
+// security is the usual one, with this member's own paths.
+func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, error) {
+	usual := standard.Config{
+		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
+		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: n.settings.evictionDelaySeconds(),
+	}
+	return func(access api.Access) (api.Security, error) {
+		made, err := usual.Security(access)
+		if err != nil {
+			return api.Security{}, err
+		}
+		made.Routes[StatusPath] = serveJSON(n.status)
+		return made, nil
+	}
 }
 
 func (n *node) nodeLister() corelisters.NodeLister {
