@@ -110,13 +110,14 @@ func (r *Replica) sweep(term uint64) int64 {
 
 // compaction decides when to take a snapshot.
 type compaction struct {
+	after   int64
 	entries atomic.Int64
 	bytes   atomic.Int64
 	kick    chan struct{}
 }
 
 func (c *compaction) wrote(entries, bytes int) {
-	if c.entries.Add(int64(entries)) >= snapshotAfterEntries || c.bytes.Add(int64(bytes)) >= snapshotAfterBytes {
+	if c.entries.Add(int64(entries)) >= c.after || c.bytes.Add(int64(bytes)) >= snapshotAfterBytes {
 		c.soon()
 	}
 }
@@ -149,6 +150,9 @@ func (r *Replica) snapshot() error {
 	entries, bytes := r.compact.entries.Swap(0), r.compact.bytes.Swap(0)
 	rc := r.raft.ReloadableConfig()
 	rc.TrailingLogs = trailingFor(entries, bytes)
+	if r.soleVoter.Load() {
+		rc.TrailingLogs = trailingEntriesMin
+	}
 	if err := r.raft.ReloadConfig(rc); err != nil {
 		return err
 	}

@@ -69,9 +69,13 @@ type Config struct {
 	// SlowAppend is how long a disk operation may take; zero means a second.
 	SlowAppend time.Duration
 
-	// wrapFSM and wrapLog let tests end the process at a chosen point.
-	wrapFSM func(raft.BatchingFSM) raft.BatchingFSM
-	wrapLog func(raft.LogStore) raft.LogStore
+	// wrapFSM, wrapLog and wrapDisk let tests stop or break the replica at a chosen point: around the state machine, above
+	// and below the disk guard.
+	wrapFSM  func(raft.BatchingFSM) raft.BatchingFSM
+	wrapLog  func(raft.LogStore) raft.LogStore
+	wrapDisk func(diskLog) diskLog
+	// snapshotAfter replaces snapshotAfterEntries in tests.
+	snapshotAfter int64
 }
 
 func (c *Config) setDefaults() error {
@@ -89,6 +93,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.ReserveBytes == 0 {
 		c.ReserveBytes = defaultReserveBytes
+	}
+	if c.snapshotAfter == 0 {
+		c.snapshotAfter = snapshotAfterEntries
 	}
 	if c.SlowAppend == 0 {
 		c.SlowAppend = defaultSlowAppend

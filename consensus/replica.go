@@ -73,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 		closing:  make(chan struct{}),
 		lead:     leadership{changed: make(chan struct{})},
 		expiry:   expiry{kick: make(chan struct{}, 1)},
-		compact:  compaction{kick: make(chan struct{}, 1)},
+		compact:  compaction{after: cfg.snapshotAfter, kick: make(chan struct{}, 1)},
 	}
 	opts := cfg.storeOptions()
 	opts.Claim = r.proposer.claim
@@ -111,7 +111,13 @@ func (r *Replica) open() error {
 func (r *Replica) openDisk() error {
 	dir := filepath.Join(r.cfg.Dir, "log")
 	logger := newRaftLogger(r.log)
-	open := func() (diskLog, error) { return openLog(dir, r.cfg.SegmentBytes, logger) }
+	open := func() (diskLog, error) {
+		l, err := openLog(dir, r.cfg.SegmentBytes, logger)
+		if err == nil && r.cfg.wrapDisk != nil {
+			l = r.cfg.wrapDisk(l)
+		}
+		return l, err
+	}
 	held := &reserve{path: filepath.Join(r.cfg.Dir, reserveFile), bytes: r.cfg.ReserveBytes, log: r.log}
 	r.guard = &guard{
 		dir: r.cfg.Dir, open: open, gate: r.gate, reserve: held, slow: r.cfg.SlowAppend, now: time.Now,
