@@ -151,7 +151,7 @@ func (c *Cache) watch(r Ref, w *watched) {
 			return c.client.CoreV1().Secrets(r.Namespace).Watch(ctx, o)
 		}
 	}
-	_, ctl := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: example, Handler: cache.ResourceEventHandlerFuncs{
+	_, ctl := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: cache.ToListWatcherWithWatchListSemantics(lw, c.client), ObjectType: example, Handler: cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { c.set(r, w, o) },
 		UpdateFunc: func(_, o any) { c.set(r, w, o) },
 		DeleteFunc: func(o any) { c.gone(r, w, o) },

@@ -97,6 +97,9 @@ func (o Options) paths() Paths {
 	return p
 }
 
+// Exists tells whether Make's work of before is still there.
+func Exists(o Options) bool { return complete(o) }
+
 func complete(o Options) bool {
 	if st, err := os.Stat(o.Dir); err != nil || !st.IsDir() {
 		return false
