@@ -34,6 +34,9 @@ type Resource interface {
 	NewObject() runtime.Object
 	// IsNamespaced says whether objects live in a namespace.
 	IsNamespaced() bool
+	// Strategies are how the kind is created and updated, for tests without a server; Status is nil without that
+	// sub-resource.
+	Strategies(typer runtime.ObjectTyper) Strategies
 	// AddTypes registers types and conversions beyond those of the kind's group version.
 	AddTypes(scheme *runtime.Scheme) error
 	// AddDefaults registers the kind's defaulting with the scheme.
@@ -43,6 +46,13 @@ type Resource interface {
 	// Install makes the kind's storage and puts it, and its sub-resources, into storage by path
 	// ("pods", "pods/status").
 	Install(env Env, storage map[string]rest.Storage) error
+}
+
+// Strategies are what the generic registry asks about a kind.
+type Strategies struct {
+	Create rest.RESTCreateStrategy
+	Update rest.RESTUpdateStrategy
+	Status rest.RESTUpdateStrategy
 }
 
 // Kind is everything about a kind that is not the same for all kinds. T is the external type, which is also

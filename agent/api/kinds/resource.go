@@ -22,6 +22,16 @@ func (k *Kind[T]) GVK() schema.GroupVersionKind { return k.GroupVersion.WithKind
 // NewObject implements [Resource].
 func (k *Kind[T]) NewObject() runtime.Object { return k.New() }
 
+// Strategies implements [Resource].
+func (k *Kind[T]) Strategies(typer runtime.ObjectTyper) Strategies {
+	s := newStrategy(k, typer)
+	all := Strategies{Create: s, Update: s}
+	if k.Status != nil {
+		all.Status = statusStrategy[T]{s}
+	}
+	return all
+}
+
 // IsNamespaced implements [Resource].
 func (k *Kind[T]) IsNamespaced() bool { return k.Namespaced }
 
