@@ -8,11 +8,20 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/podvine/podvine/agent/cgroup"
 )
+
+// cgroupRoot is the cgroup, in every hierarchy, below which labs keep their hosts.
+const cgroupRoot = "podvine-lab"
+
+// cgroupPath is the cgroup of a lab's host, or with host "" of the whole lab.
+func cgroupPath(lab, host string) string { return path.Join(cgroupRoot, lab, host) }
 
 const (
 	// goAhead is what a host's first process waits for on its start pipe: its network is there.
@@ -31,7 +40,7 @@ func (l *Lab) start(host *Host) error {
 	if err := l.makeDisk(host); err != nil {
 		return err
 	}
-	if err := makeCgroup(l.Name, host.Name); err != nil {
+	if err := cgroup.Make(cgroupPath(l.Name, host.Name)); err != nil {
 		return err
 	}
 	reader, writer, err := os.Pipe()
@@ -70,7 +79,7 @@ func (l *Lab) boot(host *Host, pipe *os.File) (int, error) {
 // Boot is the hidden command between a `lab up` and a host's first process. It becomes a part of the host's cgroups,
 // which a cgroup namespace takes as its root when it is made, starts [Init] in new namespaces and prints its process ID.
 func Boot(name, hostName string, out io.Writer) error {
-	if err := joinCgroup(name, hostName); err != nil {
+	if err := cgroup.Join(cgroupPath(name, hostName)); err != nil {
 		return err
 	}
 	binary, err := os.Executable()
@@ -130,7 +139,7 @@ func (l *Lab) kill(ctx context.Context, host *Host) error {
 		return nil
 	}
 	if host.Up() {
-		if err := freeze(l.Name, host.Name, false); err != nil { // a frozen process does not die
+		if err := cgroup.Freeze(cgroupPath(l.Name, host.Name), false); err != nil { // a frozen process does not die
 			return err
 		}
 		if err := syscall.Kill(host.Init, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -139,7 +148,7 @@ func (l *Lab) kill(ctx context.Context, host *Host) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	if err := removeCgroup(ctx, l.Name, host.Name); err != nil {
+	if err := cgroup.Remove(ctx, cgroupPath(l.Name, host.Name)); err != nil {
 		return fmt.Errorf("wait for the end of %s: %w", host.Name, err)
 	}
 	host.Init = 0

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podvine/podvine/agent/cgroup"
 )
 
 // agentRestartPause is how long a host waits before it starts an agent that ended, as systemd would.
@@ -58,7 +60,7 @@ func Init(name, hostName, binary string, args []string) error {
 // enterRoot makes the host's root: the machine's own root below an overlay on the host's disk, so that the host has every
 // program of the machine and every write stays on its disk.
 func (l *Lab) enterRoot(host *Host, binary string) error {
-	trees, err := hierarchies()
+	trees, err := cgroup.Trees()
 	if err != nil {
 		return err
 	}
@@ -114,7 +116,7 @@ func mountDisk(disk, root, program string) error {
 }
 
 // mountKernel mounts what the kernel offers: each host sees its own processes, network and cgroups.
-func mountKernel(root string, trees []hierarchy) error {
+func mountKernel(root string, trees []cgroup.Tree) error {
 	mounts := []struct {
 		fstype, target, data string
 		flags                uintptr
@@ -137,18 +139,18 @@ func mountKernel(root string, trees []hierarchy) error {
 		return fmt.Errorf("mount /dev/shm: %w", err)
 	}
 	const top = "/sys/fs/cgroup"
-	if trees[0].mount != top || len(trees) > 1 {
+	if trees[0].Mount != top || len(trees) > 1 {
 		if err := unix.Mount("tmpfs", filepath.Join(root, top), "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("mount %s: %w", top, err)
 		}
 	}
 	for _, tree := range trees {
-		target := filepath.Join(root, tree.mount)
+		target := filepath.Join(root, tree.Mount)
 		if err := makeFolders(target); err != nil {
 			return err
 		}
-		if err := unix.Mount(tree.fstype, target, tree.fstype, 0, strings.Join(tree.options, ",")); err != nil {
-			return fmt.Errorf("mount %s: %w", tree.mount, err)
+		if err := unix.Mount(tree.Type, target, tree.Type, 0, strings.Join(tree.Options, ",")); err != nil {
+			return fmt.Errorf("mount %s: %w", tree.Mount, err)
 		}
 	}
 	return makeFolders(filepath.Join(root, "run/netns"), filepath.Join(root, "run/lock"))

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/podvine/podvine/agent/cgroup"
 )
 
 // UpOptions is what a lab is started with.
@@ -103,7 +105,7 @@ func Down(ctx context.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	errs = append(errs, removeCgroup(ctx, l.Name, ""), l.removeSwitch())
+	errs = append(errs, cgroup.Remove(ctx, cgroupPath(l.Name, "")), cgroup.RemoveIfEmpty(cgroupRoot), l.removeSwitch())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("take lab %s down: %w", name, err)
 	}
@@ -157,7 +159,7 @@ func (l *Lab) Start(host *Host, agentOnly bool) error {
 // Pause stops every process of the host where it stands; with agentOnly the agent alone.
 func (l *Lab) Pause(host *Host, agentOnly bool) error {
 	if !agentOnly {
-		return freeze(l.Name, host.Name, true)
+		return cgroup.Freeze(cgroupPath(l.Name, host.Name), true)
 	}
 	return l.signalAgent(host, syscall.SIGSTOP)
 }
@@ -165,7 +167,7 @@ func (l *Lab) Pause(host *Host, agentOnly bool) error {
 // Resume lets what Pause stopped go on.
 func (l *Lab) Resume(host *Host, agentOnly bool) error {
 	if !agentOnly {
-		return freeze(l.Name, host.Name, false)
+		return cgroup.Freeze(cgroupPath(l.Name, host.Name), false)
 	}
 	return l.signalAgent(host, syscall.SIGCONT)
 }
@@ -229,7 +231,7 @@ func (l *Lab) Exec(host *Host, command []string) error {
 	if err != nil {
 		return fmt.Errorf("run in %s: %w (install util-linux)", host.Name, err)
 	}
-	if err := joinCgroup(l.Name, host.Name); err != nil {
+	if err := cgroup.Join(cgroupPath(l.Name, host.Name)); err != nil {
 		return err
 	}
 	arguments := []string{"nsenter", "--target", strconv.Itoa(host.Init), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}
