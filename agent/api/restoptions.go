@@ -59,8 +59,21 @@ func nativeCodec(scheme *runtime.Scheme, codecs serializer.CodecFactory) func(sc
 			return nil, nil
 		}
 		internal := schema.GroupVersion{Group: resource.Group, Version: runtime.APIVersionInternal}
-		return codecs.CodecForVersions(encoder, codecs.UniversalDeserializer(), versions[0], internal), versions[0]
+		return untyped{codecs.CodecForVersions(encoder, codecs.UniversalDeserializer(), versions[0], internal)}, versions[0]
 	}
+}
+
+// untyped leaves kind and apiVersion out of decoded objects, as conversion to an internal type of its own would: items
+// of lists show none.
+type untyped struct{ runtime.Codec }
+
+// Decode implements runtime.Decoder.
+func (c untyped) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+	obj, kind, err := c.Codec.Decode(data, defaults, into)
+	if err == nil {
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	}
+	return obj, kind, err
 }
 
 func definitionCodec(schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
