@@ -2,22 +2,187 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podvine/podvine/agent/cgroup"
+	"github.com/podvine/podvine/dataplane/podnet"
+	"github.com/podvine/podvine/dataplane/services"
 )
 
-// Reset removes every trace of the agent from the machine. It refuses while an agent runs. progress hears of each step.
+const (
+	// bpffsDir holds pinned programs and maps.
+	bpffsDir = "/sys/fs/bpf/podvine"
+	// runDir holds what does not outlive a reboot.
+	runDir = "/run/podvine"
+	// cgroupName is the cgroup below which all pods are.
+	cgroupName = "podvine"
+	// endTimeout bounds the wait for killed processes to be gone.
+	endTimeout = 20 * time.Second
+)
+
+// Reset removes every trace of the agent from the machine: processes, mounts, cgroups, network, programs and data. It refuses
+// while an agent runs, and may be repeated. progress hears of each step.
 func Reset(ctx context.Context, config Config, progress func(step string)) error {
-	dir, err := openDataDir(config.DataDir, config.NodeName)
+	unlock, err := lockForReset(config)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	for _, path := range []string{config.DataDir, config.ConfigDir} {
-		progress("removing " + path)
-		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("remove %s: %w", path, err)
+	defer unlock()
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"ending pods", func() error { return cgroup.Kill(cgroupName) }},
+		{"ending shims and netd", func() error { return killPrograms(filepath.Join(config.DataDir, "programs")) }},
+		{"removing the service proxy", func() error { return services.Reset(bpffsDir) }},
+		{"removing the pod network", func() error {
+			return podnet.Reset(podnet.Config{StateDir: filepath.Join(config.DataDir, "network"), BPFFSDir: bpffsDir, Logger: slog.New(slog.DiscardHandler)})
+		}},
+		{"unmounting", func() error { return unmountBelow(runDir, config.DataDir, config.KubeletDir) }},
+		{"removing cgroups", func() error { return cgroup.Remove(ctx, cgroupName) }},
+		{"removing data", func() error { return removeAll(config) }},
+	}
+	for _, step := range steps {
+		progress(step.name)
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	return ctx.Err()
+	return nil
+}
+
+// lockForReset makes sure that no agent runs. Without a data folder there is nothing to lock.
+func lockForReset(config Config) (unlock func(), err error) {
+	lock, err := os.Open(filepath.Join(config.DataDir, "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the data folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errors.New("the agent runs: stop it first")
+		}
+		return nil, errors.Join(fmt.Errorf("lock the data folder %s: %w", config.DataDir, err), lock.Close())
+	}
+	return func() { lock.Close() }, nil
+}
+
+// killPrograms ends every process whose program lies in the folder, and waits until they are gone.
+func killPrograms(folder string) error {
+	const pause = 20 * time.Millisecond
+	for deadline := time.Now().Add(endTimeout); ; {
+		running, err := programsOf(folder)
+		if err != nil || len(running) == 0 {
+			return err
+		}
+		for _, pid := range running {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("end process %d: %w", pid, err)
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v do not end", running)
+		}
+		time.Sleep(pause)
+	}
+}
+
+func programsOf(folder string) ([]int, error) {
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return nil, err
+	}
+	var running []int
+	for _, link := range links {
+		program, err := os.Readlink(link)
+		if err != nil {
+			continue // a kernel thread, or a process that has just ended
+		}
+		if strings.HasPrefix(program, folder+"/") {
+			pid, err := strconv.Atoi(strings.Split(link, "/")[2])
+			if err != nil {
+				return nil, err
+			}
+			running = append(running, pid)
+		}
+	}
+	return running, nil
+}
+
+// unmountBelow unmounts everything that is mounted in the folders, the innermost first. Namespaces of pods are mounts too.
+func unmountBelow(folders ...string) error {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var targets []string
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		target := unescape(fields[4])
+		below := func(folder string) bool { return strings.HasPrefix(target, folder+"/") }
+		// A lab's own mounts are in namespaces of its hosts; its folder is not the agent's.
+		if slices.ContainsFunc(folders, below) {
+			targets = append(targets, target)
+		}
+	}
+	for _, target := range slices.Backward(targets) {
+		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
+// unescape turns the kernel's octal escapes in a mount's path back.
+func unescape(path string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
+}
+
+// removeAll removes the agent's files. The data folder itself may be a mount, so its content goes first; labs stay, since
+// they are other machines as far as this one is concerned.
+func removeAll(config Config) error {
+	gone := []string{
+		runDir, bpffsDir, config.ConfigDir, filepath.Join(config.KubeletDir, "pods"),
+		filepath.Join(config.LogDir, "pods"), filepath.Join(config.LogDir, "containers"),
+	}
+	entries, err := os.ReadDir(config.DataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Name() != "labs" {
+			gone = append(gone, filepath.Join(config.DataDir, entry.Name()))
+		}
+	}
+	for _, path := range gone {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	for _, path := range []string{config.DataDir, config.KubeletDir} {
+		err := os.Remove(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+	}
+	return nil
 }

@@ -123,9 +123,9 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.api, err = api.New(api.Config{
 		Listener: listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
 		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
-		Nodes:    newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
-		Settings: n.settings.kinds(),
-		Security: n.security(address),
+		Nodes:               newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
+		Settings:            n.settings.kinds(),
+		Security:            n.security(address),
 		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},
 		ProxyClientCertFile: n.keys.ProxyClient().File(), ProxyClientKeyFile: n.keys.ProxyClient().File(),
 		KubernetesService: &api.KubernetesService{
