@@ -1,0 +1,143 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/util/dryrun"
+)
+
+// evictionREST is pods/eviction: a deletion that asks the guard first. Pods that serve nobody go without asking.
+type evictionREST struct {
+	store, status *genericregistry.Store
+	guard         DisruptionGuard
+}
+
+// New implements rest.Storage.
+func (r *evictionREST) New() runtime.Object { return &policyv1.Eviction{} }
+
+// Destroy implements rest.Storage; the main store owns what is to be released.
+func (r *evictionREST) Destroy() {}
+
+// GroupVersionKind implements rest.GroupVersionKindProvider.
+func (r *evictionREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
+	return policyv1.SchemeGroupVersion.WithKind("Eviction")
+}
+
+// AcceptsGroupVersion implements rest.GroupVersionAcceptor.
+func (r *evictionREST) AcceptsGroupVersion(gv schema.GroupVersion) bool {
+	return gv == policyv1.SchemeGroupVersion
+}
+
+// Create implements rest.NamedCreater.
+func (r *evictionREST) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	eviction, ok := obj.(*policyv1.Eviction)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a Eviction object: %#v", obj))
+	}
+	if name != eviction.Name {
+		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
+	}
+	how, err := deletion(eviction, options)
+	if err != nil {
+		return nil, err
+	}
+	p, err := getPod(ctx, r.store, name)
+	if err != nil {
+		return nil, err
+	}
+	if validate != nil {
+		if err := validate(ctx, eviction.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+	}
+	if r.guard != nil && serves(p) {
+		if err := r.guard.Disrupt(ctx, p, dryrun.IsDryRun(how.DryRun)); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.remove(ctx, p, how); err != nil {
+		return nil, err
+	}
+	return &metav1.Status{Status: metav1.StatusSuccess}, nil
+}
+
+// deletion returns how the pod is to be deleted: as the eviction says, with the request's dry run.
+func deletion(e *policyv1.Eviction, options *metav1.CreateOptions) (*metav1.DeleteOptions, error) {
+	how := &metav1.DeleteOptions{}
+	if e.DeleteOptions != nil {
+		how = e.DeleteOptions.DeepCopy()
+	}
+	switch {
+	case len(how.DryRun) == 0:
+		how.DryRun = options.DryRun
+	case len(options.DryRun) > 0 && !reflect.DeepEqual(options.DryRun, how.DryRun):
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("Non-matching dry-run options in request and content: %v and %v", options.DryRun, how.DryRun))
+	}
+	if errs := metav1validation.ValidateDeleteOptions(how); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "DeleteOptions"}, "", errs)
+	}
+	return how, nil
+}
+
+// serves says whether the loss of the pod could be missed.
+func serves(p *corev1.Pod) bool {
+	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return !ended && p.Status.Phase != corev1.PodPending && p.DeletionTimestamp == nil
+}
+
+// remove notes on the pod why it goes, and deletes it. The pod must still be the one that was judged.
+func (r *evictionREST) remove(ctx context.Context, p *corev1.Pod, how *metav1.DeleteOptions) error {
+	if !dryrun.IsDryRun(how.DryRun) && r.status != nil {
+		noted, err := r.note(ctx, p, how)
+		if err != nil {
+			return err
+		}
+		p = noted
+	}
+	if how.Preconditions == nil {
+		how.Preconditions = &metav1.Preconditions{}
+	}
+	if how.Preconditions.UID == nil {
+		how.Preconditions.UID = &p.UID
+	}
+	how.Preconditions.ResourceVersion = &p.ResourceVersion
+	_, _, err := r.store.Delete(ctx, p.Name, rest.ValidateAllObjectFunc, how)
+	return err
+}
+
+func (r *evictionREST) note(ctx context.Context, p *corev1.Pod, how *metav1.DeleteOptions) (*corev1.Pod, error) {
+	change := func(_ context.Context, obj, _ runtime.Object) (runtime.Object, error) {
+		now, ok := obj.(*corev1.Pod)
+		if !ok {
+			return nil, fmt.Errorf("unexpected object: %#v", obj)
+		}
+		if c := how.Preconditions; c != nil {
+			if c.UID != nil && *c.UID != now.UID {
+				return nil, apierrors.NewConflict(corev1.Resource("pods"), p.Name, fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *c.UID, now.UID))
+			}
+			if c.ResourceVersion != nil && *c.ResourceVersion != now.ResourceVersion {
+				return nil, apierrors.NewConflict(corev1.Resource("pods"), p.Name, fmt.Errorf("precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *c.ResourceVersion, now.ResourceVersion))
+			}
+		}
+		setCondition(&now.Status, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+			Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting", LastTransitionTime: metav1.Now()})
+		return now, nil
+	}
+	obj, _, err := r.status.Update(ctx, p.Name, rest.DefaultUpdatedObjectInfo(nil, change), rest.ValidateAllObjectFunc,
+		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Pod), nil
+}
