@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/consensus"
+	"github.com/podvine/podvine/consensus/sealing"
 )
 
 const (
@@ -39,8 +41,23 @@ type Options struct {
 	DecodedCacheBytes int64
 	// BookmarkInterval is how often a watch that asked for bookmarks gets one.
 	BookmarkInterval time.Duration
-	// Transformers encrypt the values of a resource before they reach the log.
+	// Ring, when set, seals the values of SealedResources before they reach the log. Rotate it with [Backend.Reseal].
+	Ring *sealing.Ring
+	// SealedResources are the resources that Ring seals; nil means Secrets.
+	SealedResources []schema.GroupResource
+	// Transformers replace the ring for single resources.
 	Transformers map[schema.GroupResource]value.Transformer
+}
+
+// transformer returns what stands between the codec and the log for a resource, or nil.
+func (o *Options) transformer(gr schema.GroupResource) value.Transformer {
+	if t := o.Transformers[gr]; t != nil {
+		return t
+	}
+	if o.Ring != nil && slices.Contains(o.SealedResources, gr) {
+		return o.Ring.Transformer()
+	}
+	return nil
 }
 
 // Backend serves all resources from one replica.
@@ -73,6 +90,9 @@ func New(replica *consensus.Replica, opts Options) (*Backend, error) {
 	}
 	if opts.BookmarkInterval == 0 {
 		opts.BookmarkInterval = DefaultBookmarkInterval
+	}
+	if opts.SealedResources == nil {
+		opts.SealedResources = []schema.GroupResource{{Resource: "secrets"}}
 	}
 	return &Backend{
 		replica: replica, opts: opts, log: opts.Logger,
@@ -115,7 +135,7 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 	}
 	transformer := config.Transformer
 	if transformer == nil {
-		transformer = b.opts.Transformers[config.GroupResource]
+		transformer = b.opts.transformer(config.GroupResource)
 	}
 	r := &resource{
 		b: b, group: config.GroupResource, table: "/" + name + "/", codec: config.Codec,

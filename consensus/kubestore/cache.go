@@ -48,7 +48,11 @@ func (c *entryCache) add(e *store.Entry, a *store.Attachment) {
 		old := c.queue[c.head]
 		c.queue[c.head] = nil
 		c.head++
-		if had := old.Attachment(); had != nil && passed < secondChances && had.Recent.Swap(false) {
+		had := old.Attachment()
+		if had == nil {
+			continue // dropped before
+		}
+		if passed < secondChances && had.Recent.Swap(false) {
 			c.queue = append(c.queue, old)
 			passed++
 			continue
@@ -59,6 +63,16 @@ func (c *entryCache) add(e *store.Entry, a *store.Attachment) {
 	if c.head > 1024 && c.head*2 > len(c.queue) {
 		c.queue = append([]*store.Entry(nil), c.queue[c.head:]...)
 		c.head = 0
+	}
+}
+
+// drop forgets an entry's decoded form. Its place in the queue stays.
+func (c *entryCache) drop(e *store.Entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.Attachment() != nil {
+		c.bytes -= entryCost(e)
+		e.Attach(nil)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // ListerWatcher returns a source for an informer of this process: the shared decoded objects of a resource, without HTTP
 // and without encoding. Nobody may change what comes from it. Selectors in the options are obeyed as by the API. The
 // resource's storage need not exist yet; until it does, both calls fail and an informer tries again.
-func (b *Backend) ListerWatcher(gr schema.GroupResource) cache.ListerWatcherWithContext {
+func (b *Backend) ListerWatcher(gr schema.GroupResource) cache.ListerWatcher {
 	return &listerWatcher{b: b, group: gr}
 }
 
@@ -30,7 +30,10 @@ type listerWatcher struct {
 	group schema.GroupResource
 }
 
-var _ cache.ListerWatcher = (*listerWatcher)(nil)
+var (
+	_ cache.ListerWatcher            = (*listerWatcher)(nil)
+	_ cache.ListerWatcherWithContext = (*listerWatcher)(nil)
+)
 
 // List implements cache.Lister.
 func (l *listerWatcher) List(options metav1.ListOptions) (runtime.Object, error) {

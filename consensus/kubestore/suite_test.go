@@ -43,10 +43,10 @@ func testCodec() runtime.Codec {
 	return apitesting.TestCodec(serializer.NewCodecFactory(scheme), examplev1.SchemeGroupVersion)
 }
 
-func newReplica(t testing.TB) *consensus.Replica {
+func newReplica(t testing.TB, dir string) *consensus.Replica {
 	t.Helper()
 	replica, err := consensus.Open(t.Context(), consensus.Config{
-		Dir: t.TempDir(), NodeID: "node", ClusterID: "cluster", SegmentBytes: 8 << 20, ReserveBytes: -1,
+		Dir: dir, NodeID: "node", ClusterID: "cluster", SegmentBytes: 8 << 20, ReserveBytes: -1,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -72,7 +72,7 @@ func newFixture(t testing.TB, opts Options) *fixture {
 
 func newFixtureWith(t testing.TB, opts Options, codec runtime.Codec, transformer value.Transformer) *fixture {
 	t.Helper()
-	f := &fixture{replica: newReplica(t)}
+	f := &fixture{replica: newReplica(t, t.TempDir())}
 	var err error
 	if f.backend, err = New(f.replica, opts); err != nil {
 		t.Fatal(err)
@@ -121,9 +121,10 @@ type caseFunc func(context.Context, *testing.T, *fixture)
 
 var noCalls storagetesting.CallsValidation = func(*testing.T, uint64, uint64) {}
 
-// suite has every test of k8s.io/apiserver/pkg/storage/testing but these, which do not apply:
-// RunTestDelete…TransformOrDecodeError, RunTestGetListWithErrorAggregation and RunTestWatchWithUnsafeDelete belong to the
-// alpha feature AllowUnsafeMalformedObjectDeletion; RunTestTransformationFailure's siblings of it run with the feature off.
+// suite has every test of k8s.io/apiserver/pkg/storage/testing but those of the alpha feature
+// AllowUnsafeMalformedObjectDeletion, which is off: RunTestDeleteWithConflictAndMissingExpectedTransformOrDecodeError,
+// RunTestDeleteExpectedTransformOrDecodeError, RunTestDeleteWithSuggestionAndMissingExpectedTransformOrDecodeError,
+// RunTestGetListWithErrorAggregation and RunTestWatchWithUnsafeDelete. RunTestList gets no recorder of requests to etcd.
 func suite() map[string]caseFunc {
 	return map[string]caseFunc{
 		"Create":             func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestCreate(c, t, f, f.invariants) },
