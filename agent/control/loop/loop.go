@@ -56,6 +56,8 @@ type Config struct {
 	// Reconcile brings one key's object to where it should be. It is called again after the returned delay
 	// (0: not before the next event), or with back-off after an error. Required.
 	Reconcile func(ctx context.Context, key string) (time.Duration, error)
+	// Ready holds the first work back until it returns true; nil holds nothing back. It is asked often.
+	Ready func() bool
 	// Workers is the number of keys worked on at once, 1 to MaxWorkers; 0 is DefaultWorkers.
 	Workers int
 	// Logger receives one line a failed try. Required.
@@ -118,6 +120,9 @@ func (d *Driver) Run(ctx context.Context) error {
 	defer remove()
 	if err != nil {
 		return err
+	}
+	if d.cfg.Ready != nil {
+		synced = append(synced, d.cfg.Ready)
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return ctx.Err()
