@@ -129,7 +129,11 @@ func (r *records) companions(ctx context.Context, s *corev1.Service, change Chan
 		out = append(out, kubestore.Companion{Resource: r.addresses.resource, Key: r.addresses.key(address), Object: stamped(AddressRecord(s, address))})
 	}
 	for _, port := range change.ClaimPorts {
-		out = append(out, kubestore.Companion{Resource: r.ports.resource, Key: r.ports.key(portName(port)), Object: stamped(portRecord(s, port))})
+		claim, err := r.claimPort(ctx, s, port)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, claim)
 	}
 	for _, address := range change.ReleaseAddresses {
 		var record networkingv1.IPAddress
@@ -160,6 +164,18 @@ func (r *records) companions(ctx context.Context, s *corev1.Service, change Chan
 		out = append(out, release)
 	}
 	return out, nil
+}
+
+// claimPort writes the record of a port that has none, or takes over one that a service left behind.
+func (r *records) claimPort(ctx context.Context, s *corev1.Service, port int32) (kubestore.Companion, error) {
+	claim := kubestore.Companion{Resource: r.ports.resource, Key: r.ports.key(portName(port)), Object: stamped(portRecord(s, port))}
+	record, live, err := r.portRecord(ctx, port)
+	if err != nil || live || record.Name == "" {
+		return claim, err // a live record makes the claim fail
+	}
+	stale, err := r.ports.release(portName(port), record.ResourceVersion)
+	claim.Revision = stale.Revision
+	return claim, err
 }
 
 // release is the removal of a record at a revision.

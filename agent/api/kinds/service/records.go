@@ -62,7 +62,9 @@ func (c *collection) listAll(ctx context.Context, list runtime.Object) error {
 // records are the stored claims of all services, and the ranges that they are taken from. It implements view.
 type records struct {
 	addresses, ports, cidrs *collection
-	seed                    []addressRange // the cluster's own ranges, which are there before any ServiceCIDR
+	// service reads a service from the store, nil for none.
+	service func(ctx context.Context, namespace, name string) (*corev1.Service, error)
+	seed    []addressRange // the cluster's own ranges, which are there before any ServiceCIDR
 }
 
 func openRecords(env kinds.Env) (*records, error) {
@@ -158,11 +160,25 @@ func (r *records) takenAddresses(ctx context.Context) (map[string]bool, error) {
 	return taken, nil
 }
 
-// portOwner implements view.
+// portOwner implements view. A record whose service is gone, or no longer has the port, counts as none.
 func (r *records) portOwner(ctx context.Context, port int32) (string, error) {
-	var found corev1.RangeAllocation
-	if err := r.ports.find(ctx, portName(port), &found); err != nil {
+	record, live, err := r.portRecord(ctx, port)
+	if err != nil || !live {
 		return "", err
 	}
-	return string(found.Data), nil
+	return string(record.Data), nil
+}
+
+// portRecord is the record of a node port, empty for none; live says that the service which it names has the port.
+func (r *records) portRecord(ctx context.Context, port int32) (record *corev1.RangeAllocation, live bool, err error) {
+	record = &corev1.RangeAllocation{}
+	if err := r.ports.find(ctx, portName(port), record); err != nil || record.Name == "" {
+		return record, false, err
+	}
+	namespace, name, _ := strings.Cut(string(record.Data), "/")
+	s, err := r.service(ctx, namespace, name)
+	if err != nil {
+		return nil, false, fmt.Errorf("look up service %s of node port %d: %w", record.Data, port, err)
+	}
+	return record, heldPorts(s)[port], nil
 }

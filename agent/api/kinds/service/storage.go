@@ -9,8 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"github.com/podvine/podvine/agent/api/kinds"
@@ -28,6 +30,17 @@ func extend(env kinds.Env, store *genericregistry.Store, storages map[string]res
 	taken, err := openRecords(env)
 	if err != nil {
 		return err
+	}
+	taken.service = func(ctx context.Context, namespace, name string) (*corev1.Service, error) {
+		key, err := store.KeyFunc(genericapirequest.WithNamespace(ctx, namespace), name)
+		if err != nil {
+			return nil, err
+		}
+		found := &corev1.Service{}
+		if err := store.Storage.Get(ctx, key, storage.GetOptions{IgnoreNotFound: true}, found); err != nil || found.Name == "" {
+			return nil, err
+		}
+		return found, nil
 	}
 	chooser := &allocator{
 		view:     taken,
