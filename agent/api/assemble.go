@@ -14,7 +14,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
-	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	registryrest "k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
@@ -22,10 +21,8 @@ import (
 	"k8s.io/apiserver/pkg/util/notfoundhandler"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kube-aggregator/pkg/apiserver"
-	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
 	"github.com/podvine/podvine/agent/api/kinds"
-	"github.com/podvine/podvine/agent/api/openapi"
 )
 
 func newLoopback() *loopback {
@@ -91,11 +88,7 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	setLimits(c, s.config)
 	c.FlowControl = utilflowcontrol.New(s.informers, client.FlowcontrolV1(), c.MaxRequestsInFlight+c.MaxMutatingRequestsInFlight)
 
-	namer := openapinamer.NewDefinitionNamer(s.scheme, apiextensions.Scheme, aggregatorscheme.Scheme)
-	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.Definitions, namer)
-	c.OpenAPIConfig.Info.Title = "Kubernetes"
-	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.Definitions, namer)
-	c.OpenAPIV3Config.Info.Title = "Kubernetes"
+	s.describe(c)
 	if err := s.config.Audit.apply(c); err != nil {
 		return nil, fmt.Errorf("configure audit: %w", err)
 	}

@@ -1,14 +1,12 @@
 package api
 
 import (
-	"context"
 	"reflect"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/apps"
 	"k8s.io/client-go/informers/coordination"
@@ -27,7 +25,7 @@ import (
 
 // ListerWatcher returns what an informer of a stored resource reads. It may be called, and its result used, before the
 // resource has a storage: calls fail until then, and informers try again.
-type ListerWatcher func(schema.GroupResource) cache.ListerWatcherWithContext
+type ListerWatcher func(schema.GroupResource) cache.ListerWatcher
 
 // directInformers is a factory whose informers for stored kinds read the storage itself: no HTTP, no encoding, and
 // the same decoded objects as everyone else's. Kinds that are not stored here are read through the client.
@@ -69,23 +67,8 @@ func (f *directInformers) InformerFor(obj runtime.Object, newInformer internalin
 	}
 	return f.SharedInformerFactory.InformerFor(obj, func(_ kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
 		byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
-		return cache.NewSharedIndexInformer(withoutContext{f.storage(resource)}, obj, resync, byNamespace)
+		return cache.NewSharedIndexInformer(f.storage(resource), obj, resync, byNamespace)
 	})
-}
-
-// withoutContext adds the older form of the interface, which informers ask for and then do not use.
-type withoutContext struct {
-	cache.ListerWatcherWithContext
-}
-
-// List implements cache.ListerWatcher.
-func (w withoutContext) List(options metav1.ListOptions) (runtime.Object, error) {
-	return w.ListWithContext(context.Background(), options)
-}
-
-// Watch implements cache.ListerWatcher.
-func (w withoutContext) Watch(options metav1.ListOptions) (watch.Interface, error) {
-	return w.WatchWithContext(context.Background(), options)
 }
 
 // The group accessors below hand out informers that ask this factory, not the embedded one.
