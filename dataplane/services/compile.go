@@ -148,7 +148,7 @@ func usable(endpoints []Endpoint, v6, localOnly bool) []Backend {
 	var ready, lastResort []Backend
 	for _, e := range endpoints {
 		addr := netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())
-		if !addr.IsValid() || addr.Addr().Is6() != v6 || (localOnly && !e.Local) {
+		if !addr.IsValid() || addr.Addr().Is6() != v6 || (localOnly && !e.Local) || (!localOnly && e.Elsewhere) {
 			continue
 		}
 		b := Backend{Addr: addr, Local: e.Local}

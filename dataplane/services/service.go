@@ -109,6 +109,9 @@ type Endpoint struct {
 	Terminating bool
 	// Local endpoints run on this node.
 	Local bool
+	// Elsewhere endpoints are meant for clients of other zones or nodes (topology hints); only a traffic policy Local
+	// makes use of them.
+	Elsewhere bool
 }
 
 // HostPort publishes a port of a pod on the node.

@@ -1,0 +1,351 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/podvine/podvine/dataplane/dns"
+	"github.com/podvine/podvine/dataplane/services"
+)
+
+const (
+	// sliceIndex finds the slices of a service.
+	sliceIndex = "podvine.io/service"
+	// retryMin and retryMax bound the pause after a failure to hand on.
+	retryMin = 50 * time.Millisecond
+	retryMax = 5 * time.Second
+)
+
+// Proxy takes services; [services.Proxy] is one.
+type Proxy interface {
+	Set(ctx context.Context, all []services.Service) error
+	Apply(ctx context.Context, changes []services.Change) error
+}
+
+// Names takes what DNS answers from; the client of netd is one.
+type Names interface {
+	Set(all []dns.Service)
+	Apply(update dns.Update)
+}
+
+// Config is what a [Source] needs.
+type Config struct {
+	Informers informers.SharedInformerFactory
+	// NodeName is this node's.
+	NodeName string
+	Proxy    Proxy
+	// Names may be nil.
+	Names  Names
+	Logger *slog.Logger
+}
+
+// Source watches and converts. See [New].
+type Source struct {
+	config   Config
+	services corelisters.ServiceLister
+	slices   cache.Indexer
+	nodes    corelisters.NodeLister
+	synced   []cache.InformerSynced
+	trigger  chan struct{}
+	// complained holds what was logged, so that it is said once.
+	complained map[string]string
+
+	mu sync.Mutex // guards what follows
+	// dirty are the services to look at; all means every one.
+	dirty map[string]bool
+	all   bool
+}
+
+// New subscribes to the informers. It must be called before they are started; [Source.Run] does the work.
+func New(config Config) (*Source, error) {
+	s := &Source{config: config, trigger: make(chan struct{}, 1), dirty: map[string]bool{}, complained: map[string]string{}}
+	core, discovery := config.Informers.Core().V1(), config.Informers.Discovery().V1()
+	s.services, s.nodes = core.Services().Lister(), core.Nodes().Lister()
+	slices := discovery.EndpointSlices().Informer()
+	if err := slices.AddIndexers(cache.Indexers{sliceIndex: indexSlice}); err != nil {
+		return nil, fmt.Errorf("index endpoint slices: %w", err)
+	}
+	s.slices = slices.GetIndexer()
+	for _, subscription := range []struct {
+		informer cache.SharedIndexInformer
+		note     func(object any)
+	}{
+		{core.Services().Informer(), s.noteService},
+		{slices, s.noteSlice},
+		{core.Nodes().Informer(), s.noteNode},
+	} {
+		registration, err := subscription.informer.AddEventHandler(handler(subscription.note))
+		if err != nil {
+			return nil, fmt.Errorf("subscribe to informer: %w", err)
+		}
+		s.synced = append(s.synced, registration.HasSynced)
+	}
+	return s, nil
+}
+
+func handler(note func(any)) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    note,
+		UpdateFunc: func(old, fresh any) { note(old); note(fresh) },
+		DeleteFunc: func(object any) {
+			if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = last.Obj
+			}
+			note(object)
+		},
+	}
+}
+
+func indexSlice(object any) ([]string, error) {
+	slice, ok := object.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return nil, fmt.Errorf("index %T", object)
+	}
+	if name := slice.Labels[discoveryv1.LabelServiceName]; name != "" {
+		return []string{slice.Namespace + "/" + name}, nil
+	}
+	return nil, nil
+}
+
+func (s *Source) noteService(object any) {
+	if service, ok := object.(*corev1.Service); ok {
+		s.note(service.Namespace + "/" + service.Name)
+	}
+}
+
+func (s *Source) noteSlice(object any) {
+	if keys, err := indexSlice(object); err == nil && len(keys) == 1 {
+		s.note(keys[0])
+	}
+}
+
+// noteNode looks at everything anew when this node comes or moves to another zone.
+func (s *Source) noteNode(object any) {
+	node, ok := object.(*corev1.Node)
+	if !ok || node.Name != s.config.NodeName {
+		return
+	}
+	s.mu.Lock()
+	s.all = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *Source) note(key string) {
+	s.mu.Lock()
+	s.dirty[key] = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *Source) wake() {
+	select {
+	case s.trigger <- struct{}{}:
+	default:
+	}
+}
+
+// Run hands on the full state once all informers have synced, and then what changes, until ctx ends.
+func (s *Source) Run(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
+		return fmt.Errorf("wait for services to sync: %w", ctx.Err())
+	}
+	s.mu.Lock()
+	s.all = true
+	s.mu.Unlock()
+	pause := retryMin
+	here := place{node: "\x00"} // unlike any
+	for {
+		var err error
+		if here, err = s.step(ctx, here); err == nil {
+			pause = retryMin
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.trigger:
+			}
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.config.Logger.Warn("cannot update services", "err", err, "retry", pause)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+// step hands on what is dirty. On an error everything stays noted. It returns the place that is in effect.
+func (s *Source) step(ctx context.Context, last place) (place, error) {
+	here, err := s.here()
+	if err != nil {
+		return last, err
+	}
+	s.mu.Lock()
+	dirty, all := s.dirty, s.all
+	s.dirty, s.all = map[string]bool{}, false
+	s.mu.Unlock()
+	if all && here != last {
+		err = s.full(ctx, here)
+	} else {
+		err = s.some(ctx, dirty, here)
+	}
+	if err == nil {
+		return here, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.dirty, dirty)
+	s.all = s.all || all
+	return last, err
+}
+
+func (s *Source) here() (place, error) {
+	here := place{node: s.config.NodeName}
+	node, err := s.nodes.Get(s.config.NodeName)
+	if apierrors.IsNotFound(err) {
+		return here, nil
+	}
+	if err != nil {
+		return here, fmt.Errorf("find this node: %w", err)
+	}
+	here.zone = node.Labels[corev1.LabelTopologyZone]
+	return here, nil
+}
+
+func (s *Source) full(ctx context.Context, here place) error {
+	objects, err := s.services.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	var wanted []services.Service
+	var known []dns.Service
+	for _, object := range objects {
+		behind, err := s.behind(object.Namespace + "/" + object.Name)
+		if err != nil {
+			return err
+		}
+		if served(object) {
+			service := convert(object, behind, here)
+			s.complain(object, &service)
+			wanted = append(wanted, service)
+		}
+		if named, ok := names(object, behind); ok {
+			known = append(known, named)
+		}
+	}
+	if s.config.Names != nil {
+		s.config.Names.Set(known)
+	}
+	return s.config.Proxy.Set(ctx, wanted)
+}
+
+func (s *Source) some(ctx context.Context, dirty map[string]bool, here place) error {
+	var changes []services.Change
+	var update dns.Update
+	for _, key := range slices.Sorted(maps.Keys(dirty)) {
+		change, named, err := s.one(key, here)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, change)
+		if named != nil {
+			update.Upserts = append(update.Upserts, *named)
+		} else {
+			update.Deletes = append(update.Deletes, key)
+		}
+	}
+	if s.config.Names != nil && len(dirty) > 0 {
+		s.config.Names.Apply(update)
+	}
+	return s.config.Proxy.Apply(ctx, changes)
+}
+
+func (s *Source) one(key string, here place) (services.Change, *dns.Service, error) {
+	change := services.Change{Name: key}
+	namespace, name, err := cache.SplitMetaNamespaceKey(key)
+	if err != nil {
+		return change, nil, fmt.Errorf("split key: %w", err)
+	}
+	object, err := s.services.Services(namespace).Get(name)
+	if apierrors.IsNotFound(err) {
+		delete(s.complained, key)
+		return change, nil, nil
+	}
+	if err != nil {
+		return change, nil, fmt.Errorf("find service %s: %w", key, err)
+	}
+	behind, err := s.behind(key)
+	if err != nil {
+		return change, nil, err
+	}
+	if served(object) {
+		service := convert(object, behind, here)
+		s.complain(object, &service)
+		change.Service = &service
+	}
+	if named, ok := names(object, behind); ok {
+		return change, &named, nil
+	}
+	return change, nil, nil
+}
+
+func (s *Source) behind(key string) ([]*discoveryv1.EndpointSlice, error) {
+	objects, err := s.slices.ByIndex(sliceIndex, key)
+	if err != nil {
+		return nil, fmt.Errorf("find slices of %s: %w", key, err)
+	}
+	out := make([]*discoveryv1.EndpointSlice, 0, len(objects))
+	for _, object := range objects {
+		if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
+			out = append(out, slice)
+		}
+	}
+	slices.SortFunc(out, func(a, b *discoveryv1.EndpointSlice) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+// complain logs, once, what of a service is not served as asked.
+func (s *Source) complain(object *corev1.Service, service *services.Service) {
+	problems := []error{service.Check()}
+	for _, p := range object.Spec.Ports {
+		if _, ok := protocolOf(p.Protocol); !ok {
+			problems = append(problems, fmt.Errorf("port %d: protocol %s is not served", p.Port, p.Protocol))
+		}
+	}
+	if len(object.Spec.LoadBalancerSourceRanges) > 0 {
+		problems = append(problems, errors.New("loadBalancerSourceRanges are not enforced"))
+	}
+	err := errors.Join(problems...)
+	if err == nil {
+		delete(s.complained, service.Name)
+		return
+	}
+	if s.complained[service.Name] != err.Error() {
+		s.complained[service.Name] = err.Error()
+		s.config.Logger.Warn("service is not served as asked", "service", service.Name, "err", err)
+	}
+}

@@ -1,0 +1,296 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/podvine/podvine/dataplane/dns"
+	"github.com/podvine/podvine/dataplane/services"
+)
+
+// recorder is a proxy and a name server that remember. It fails as often as it is told to.
+type recorder struct {
+	mu       sync.Mutex
+	failures int
+	sets     int
+	services map[string]services.Service
+	names    map[string]dns.Service
+}
+
+func (r *recorder) Set(_ context.Context, all []services.Service) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failures > 0 {
+		r.failures--
+		return errors.New("no luck")
+	}
+	r.sets++
+	r.services = map[string]services.Service{}
+	for _, s := range all {
+		r.services[s.Name] = s
+	}
+	return nil
+}
+
+func (r *recorder) Apply(_ context.Context, changes []services.Change) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failures > 0 {
+		r.failures--
+		return errors.New("no luck")
+	}
+	for _, c := range changes {
+		if c.Service == nil {
+			delete(r.services, c.Name)
+		} else {
+			r.services[c.Name] = *c.Service
+		}
+	}
+	return nil
+}
+
+type nameRecorder struct{ *recorder }
+
+func (r nameRecorder) Set(all []dns.Service) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names = map[string]dns.Service{}
+	for _, s := range all {
+		r.names[s.Key()] = s
+	}
+}
+
+func (r nameRecorder) Apply(u dns.Update) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, key := range u.Deletes {
+		delete(r.names, key)
+	}
+	for _, s := range u.Upserts {
+		r.names[s.Key()] = s
+	}
+}
+
+func (r *recorder) eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		r.mu.Lock()
+		ok := condition()
+		state := fmt.Sprintf("%+v %+v", r.services, r.names)
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s: %s", what, state)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func webObject() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: "10.96.0.80", ClusterIPs: []string{"10.96.0.80", "fd00::80"},
+			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30080}},
+		},
+	}
+}
+
+func webSlice(node string, addresses ...string) *discoveryv1.EndpointSlice {
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
+	}
+	for _, a := range addresses {
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, NodeName: new(node)})
+	}
+	return slice
+}
+
+func TestSourceFollowsTheCluster(t *testing.T) {
+	client := fake.NewClientset(webObject(), webSlice("here", "10.244.0.5"))
+	factory := informers.NewSharedInformerFactory(client, 0)
+	// The first full state is refused once: it must come again.
+	r := &recorder{failures: 1}
+	source, err := New(Config{Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- source.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		factory.Shutdown()
+	})
+	factory.Start(ctx.Done())
+	want := []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.0.5:8080"), Ready: true, Serving: true, Local: true}}
+	r.eventually(t, "served", func() bool {
+		s := r.services["default/web"]
+		return r.sets == 1 && len(s.Ports) == 1 && slices.Equal(s.Ports[0].Endpoints, want) && len(r.names["default/web"].ClusterIPs) == 2
+	})
+
+	r.mu.Lock()
+	r.failures = 2
+	r.mu.Unlock()
+	if _, err := client.DiscoveryV1().EndpointSlices("default").Update(ctx, webSlice("there", "10.244.1.6"), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want = []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.1.6:8080"), Ready: true, Serving: true}}
+	r.eventually(t, "moved", func() bool { return slices.Equal(r.services["default/web"].Ports[0].Endpoints, want) })
+
+	if err := client.CoreV1().Services("default").Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually(t, "gone", func() bool { return len(r.services) == 0 && len(r.names) == 0 })
+	if r.sets != 1 {
+		t.Errorf("%d full states", r.sets)
+	}
+}
+
+func TestConvert(t *testing.T) {
+	object := webObject()
+	object.Annotations = map[string]string{AlgorithmAnnotation: "round-robin"}
+	object.Spec.Type = corev1.ServiceTypeLoadBalancer
+	object.Spec.ExternalIPs = []string{"192.0.2.7"}
+	object.Spec.HealthCheckNodePort = 32000
+	object.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	object.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
+	object.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	object.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(60))}}
+	object.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.8"}, {IP: "192.0.2.9", IPMode: new(corev1.LoadBalancerIPModeProxy)}}
+	got := convert(object, nil, place{node: "here"})
+	want := services.Service{
+		Name: "default/web", ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.80"), netip.MustParseAddr("fd00::80")},
+		ExternalIPs: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.8")},
+		Ports:       []services.Port{{Name: "http", Protocol: services.TCP, Port: 80, NodePort: 30080}},
+		Algorithm:   services.RoundRobin, AffinityTimeout: time.Minute, InternalLocal: true, ExternalLocal: true, HealthCheckPort: 32000,
+	}
+	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		t.Errorf("converted to\n%+v, want\n%+v", got, want)
+	}
+}
+
+func TestServed(t *testing.T) {
+	tests := map[string]struct {
+		change func(*corev1.Service)
+		want   bool
+	}{
+		"ordinary":      {func(*corev1.Service) {}, true},
+		"headless":      {func(s *corev1.Service) { s.Spec.ClusterIP = "None" }, false},
+		"no address":    {func(s *corev1.Service) { s.Spec.ClusterIP = "" }, false},
+		"external name": {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, false},
+		"another proxy": {func(s *corev1.Service) { s.Labels = map[string]string{proxyNameLabel: "other"} }, false},
+	}
+	for name, test := range tests {
+		object := webObject()
+		test.change(object)
+		if got := served(object); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestHints(t *testing.T) {
+	zones := func(names ...string) *discoveryv1.EndpointHints {
+		h := &discoveryv1.EndpointHints{}
+		for _, n := range names {
+			h.ForZones = append(h.ForZones, discoveryv1.ForZone{Name: n})
+		}
+		return h
+	}
+	node := func(name string) *discoveryv1.EndpointHints {
+		return &discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{{Name: name}}, ForZones: zones("a").ForZones}
+	}
+	tests := map[string]struct {
+		here  place
+		hints []*discoveryv1.EndpointHints
+		want  []bool // elsewhere
+	}{
+		"none":                  {place{"n1", "a"}, []*discoveryv1.EndpointHints{nil, nil}, []bool{false, false}},
+		"our zone":              {place{"n1", "a"}, []*discoveryv1.EndpointHints{zones("a"), zones("b")}, []bool{false, true}},
+		"one without":           {place{"n1", "a"}, []*discoveryv1.EndpointHints{zones("a"), nil}, []bool{false, false}},
+		"none for our zone":     {place{"n1", "c"}, []*discoveryv1.EndpointHints{zones("a"), zones("b")}, []bool{false, false}},
+		"zone unknown":          {place{"n1", ""}, []*discoveryv1.EndpointHints{zones("a"), zones("b")}, []bool{false, false}},
+		"our node":              {place{"n1", "a"}, []*discoveryv1.EndpointHints{node("n1"), node("n2")}, []bool{false, true}},
+		"not our node but zone": {place{"n3", "a"}, []*discoveryv1.EndpointHints{node("n1"), node("n2")}, []bool{false, false}},
+	}
+	for name, test := range tests {
+		slice := webSlice("n1", "10.244.0.1", "10.244.0.2")
+		for i, h := range test.hints {
+			slice.Endpoints[i].Hints = h
+		}
+		got := endpoints(&webObject().Spec.Ports[0], []*discoveryv1.EndpointSlice{slice}, test.here)
+		for i := range got {
+			if got[i].Elsewhere != test.want[i] {
+				t.Errorf("%s: endpoint %d elsewhere %v, want %v", name, i, got[i].Elsewhere, test.want[i])
+			}
+		}
+	}
+}
+
+func TestEndpointConditions(t *testing.T) {
+	yes, no := new(true), new(false)
+	tests := []struct {
+		conditions                  discoveryv1.EndpointConditions
+		ready, serving, terminating bool
+	}{
+		{discoveryv1.EndpointConditions{}, true, true, false},
+		{discoveryv1.EndpointConditions{Ready: no}, false, false, false},
+		{discoveryv1.EndpointConditions{Ready: no, Serving: yes, Terminating: yes}, false, true, true},
+		{discoveryv1.EndpointConditions{Ready: yes, Serving: yes, Terminating: no}, true, true, false},
+	}
+	for _, test := range tests {
+		slice := webSlice("n1", "10.244.0.1")
+		slice.Endpoints[0].Conditions = test.conditions
+		got := endpoints(&webObject().Spec.Ports[0], []*discoveryv1.EndpointSlice{slice}, place{})[0]
+		if got.Ready != test.ready || got.Serving != test.serving || got.Terminating != test.terminating {
+			t.Errorf("%+v became %+v", test.conditions, got)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	headless := webObject()
+	headless.Spec.ClusterIP, headless.Spec.ClusterIPs = "None", []string{"None"}
+	slice := webSlice("n1", "10.244.0.1", "10.244.0.2", "10.244.0.3")
+	slice.Endpoints[0].Hostname = new("web-0")
+	slice.Endpoints[2].Conditions.Ready = new(false)
+	got, ok := names(headless, []*discoveryv1.EndpointSlice{slice})
+	if !ok || len(got.ClusterIPs) != 0 || len(got.Endpoints) != 2 || got.Endpoints[0].Hostname != "web-0" || got.Endpoints[1].Ports[0].Port != 8080 {
+		t.Errorf("headless became %+v", got)
+	}
+	alias := webObject()
+	alias.Spec.Type, alias.Spec.ExternalName = corev1.ServiceTypeExternalName, "example.org"
+	if got, ok := names(alias, nil); !ok || got.ExternalName != "example.org" {
+		t.Errorf("external name became %+v", got)
+	}
+	if got, ok := names(webObject(), []*discoveryv1.EndpointSlice{slice}); !ok || len(got.ClusterIPs) != 2 || len(got.Endpoints) != 0 || got.Ports[0].Protocol != "tcp" {
+		t.Errorf("cluster IP became %+v", got)
+	}
+	pending := webObject()
+	pending.Spec.ClusterIP, pending.Spec.ClusterIPs = "", nil
+	if got, ok := names(pending, nil); ok {
+		t.Errorf("a service without address became %+v", got)
+	}
+}
