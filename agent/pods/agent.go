@@ -62,6 +62,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, workers: map[types.UID]*worker{}}
+	a.node.trigger = make(chan struct{}, 1)
 	var err error
 	if a.cgroups, err = sandbox.DetectCgroups(); err != nil {
 		return nil, err

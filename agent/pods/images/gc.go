@@ -119,6 +119,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if err := s.rt.Client().ImageService().Delete(s.rt.Context(ctx), name, images.SynchronousDelete()); err != nil {
 		return fmt.Errorf("remove image %s: %w", name, err)
 	}
+	s.notify()
 	return nil
 }
 

@@ -45,13 +45,26 @@ type Store struct {
 	slots chan struct{}
 	group singleflight.Group
 
+	// changed holds a token after the set of images changed.
+	changed chan struct{}
+
 	mu   sync.Mutex
 	used map[string]time.Time // by config digest, guarded by mu
 }
 
 // New makes a Store over rt's content.
 func New(rt *runtime.Runtime) *Store {
-	return &Store{rt: rt, slots: make(chan struct{}, MaxParallelPulls), used: map[string]time.Time{}}
+	return &Store{rt: rt, slots: make(chan struct{}, MaxParallelPulls), used: map[string]time.Time{}, changed: make(chan struct{}, 1)}
+}
+
+// Changed receives after images came or went.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+func (s *Store) notify() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 }
 
 // ErrInvalidName is returned for what is no image name.
@@ -124,6 +137,7 @@ func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runt
 	case <-ctx.Done():
 		return runtime.ImageInfo{}, ctx.Err()
 	}
+	s.notify()
 	return s.rt.ImageInfo(ctx, full)
 }
 
@@ -147,6 +161,7 @@ func resolver(c Credential) remotes.Resolver {
 
 // Import adds the images of an OCI or docker archive and returns their names.
 func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
+	defer s.notify()
 	ctx = s.rt.Context(ctx)
 	c := s.rt.Client()
 	clean := func(name string) string {
