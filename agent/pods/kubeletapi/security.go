@@ -9,6 +9,7 @@ package kubeletapi
 
 import (
 	"crypto/tls"
+	"net/http"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -22,4 +23,6 @@ type Security struct {
 	// Authenticator and Authorizer judge each request but /healthz; nil denies all.
 	Authenticator authenticator.Request
 	Authorizer    authorizer.Authorizer
+	// Routes are further handlers by their pattern ("GET /podvine/images"), judged like the rest.
+	Routes map[string]http.Handler
 }

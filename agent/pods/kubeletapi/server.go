@@ -128,6 +128,9 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", s.run)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("GET /metrics/resource", s.metrics)
+	for pattern, handler := range s.sec.Routes {
+		mux.Handle(pattern, handler)
+	}
 	return s.guard(mux)
 }
 
