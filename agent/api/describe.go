@@ -1,7 +1,10 @@
 package api
 
 import (
+	"slices"
+
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/apimachinery/pkg/runtime"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
@@ -11,8 +14,11 @@ import (
 	"github.com/podvine/podvine/agent/api/openapi"
 )
 
-// How clients authenticate, as the OpenAPI documents say it.
+// Words of the OpenAPI documents.
 const (
+	// kindExtension lists the kinds of a definition.
+	kindExtension = "x-kubernetes-group-version-kind"
+
 	bearerName        = "BearerToken"
 	bearerDescription = "Bearer Token authentication"
 )
@@ -22,10 +28,30 @@ func (s *Server) describe(c *genericapiserver.Config) {
 	namer := openapinamer.NewDefinitionNamer(s.scheme, apiextensions.Scheme, aggregatorscheme.Scheme)
 	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.Definitions, namer)
 	c.OpenAPIConfig.Info.Title = "Kubernetes"
+	name := published(namer)
+	c.OpenAPIConfig.GetDefinitionName = name
 	c.OpenAPIConfig.SecurityDefinitions = &spec.SecurityDefinitions{bearerName: {SecuritySchemeProps: spec.SecuritySchemeProps{
 		Type: "apiKey", Name: "authorization", In: "header", Description: bearerDescription}}}
 	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.Definitions, namer)
 	c.OpenAPIV3Config.Info.Title = "Kubernetes"
+	c.OpenAPIV3Config.GetDefinitionName = name
 	c.OpenAPIV3Config.SecuritySchemes = spec3.SecuritySchemes{bearerName: {SecuritySchemeProps: spec3.SecuritySchemeProps{
 		Type: "apiKey", Name: "authorization", In: "header", Description: bearerDescription}}}
+}
+
+// published leaves the internal versions out of what a definition says about its kinds: they are the same Go types as
+// the published ones, and nobody outside may know of them.
+func published(namer *openapinamer.DefinitionNamer) func(string) (string, spec.Extensions) {
+	return func(typeName string) (string, spec.Extensions) {
+		name, extensions := namer.GetDefinitionName(typeName)
+		served, ok := extensions[kindExtension].([]any)
+		if !ok {
+			return name, extensions
+		}
+		extensions[kindExtension] = slices.DeleteFunc(served, func(kind any) bool {
+			fields, ok := kind.(map[string]any)
+			return ok && fields["version"] == runtime.APIVersionInternal
+		})
+		return name, extensions
+	}
 }
