@@ -220,9 +220,7 @@ func Reset(config Config) error {
 		if !ours || l.Type() != "veth" {
 			continue
 		}
-		if err := netlink.LinkDel(l); err != nil {
-			problems = append(problems, fmt.Errorf("remove link %s: %w", name, err))
-		}
+		problems = append(problems, deleteLink(l))
 	}
 	recorded, err := loadSysctls(filepath.Join(config.StateDir, sysctlFile))
 	problems = append(problems, err, writeSysctls(recorded), os.RemoveAll(config.StateDir))

@@ -102,13 +102,13 @@ func (n *Network) connect(ctx context.Context, r *record, netnsPath string) erro
 		return err
 	}
 	if err := n.configureInside(r, inside); err != nil {
-		return errors.Join(err, netlink.LinkDel(host))
+		return errors.Join(err, deleteLink(host))
 	}
 	if err := n.configureHostEnd(r, host); err != nil {
-		return errors.Join(err, netlink.LinkDel(host))
+		return errors.Join(err, deleteLink(host))
 	}
 	if err := n.publish(ctx, r); err != nil {
-		return errors.Join(err, netlink.LinkDel(host))
+		return errors.Join(err, deleteLink(host))
 	}
 	return nil
 }
@@ -122,8 +122,8 @@ func (n *Network) ensurePair(r *record, ns netns.NsHandle, inside *netlink.Handl
 		if err == nil && peer.Attrs().ParentIndex == old.Attrs().Index && peer.Attrs().HardwareAddr.String() == net.HardwareAddr(podMAC[:]).String() {
 			return old, nil
 		}
-		if err := netlink.LinkDel(old); err != nil {
-			return nil, fmt.Errorf("remove stale link: %w", err)
+		if err := deleteLink(old); err != nil {
+			return nil, err
 		}
 	}
 	pair := &netlink.Veth{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/podvine/podvine/dataplane/bpf"
 )
@@ -76,8 +77,13 @@ func (n *Network) removeLink(name string) error {
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", name, err)
 	}
-	if err := netlink.LinkDel(link); err != nil {
-		return fmt.Errorf("remove link %s: %w", name, err)
+	return deleteLink(link)
+}
+
+// deleteLink removes a link. One that went by itself, with its pod's namespace, is no error.
+func deleteLink(link netlink.Link) error {
+	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove link %s: %w", link.Attrs().Name, err)
 	}
 	return nil
 }

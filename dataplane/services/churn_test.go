@@ -107,9 +107,9 @@ func TestNoConnectionFailsDuringChangesAndRestarts(t *testing.T) {
 	if connections < changes {
 		t.Errorf("only %d connections were made", connections)
 	}
+	must(t, stream.SetDeadline(time.Now().Add(3*time.Second)))
 	_, err = stream.Write([]byte("still"))
 	must(t, err)
-	must(t, stream.SetReadDeadline(time.Now().Add(3*time.Second)))
 	if _, err := stream.Read(make([]byte, 8)); err != nil {
 		t.Errorf("the open connection broke: %v", err)
 	}

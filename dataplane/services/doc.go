@@ -10,8 +10,8 @@
 // Vocabulary: a frontend is an address that clients ask for; it leads to two sets of backends, one for what starts on
 // this node and one for what comes from outside. A set has a head (its size and options) and numbered slots.
 //
-// Ownership: this package alone writes the maps of frontends, sets, slots, members and local addresses, and the chains
-// "services-…" of the nftables table podvine. The IDs of sets live in the pinned maps and are adopted at start.
+// Ownership: this package alone writes the maps of frontends, sets, slots, members and local addresses, and the chain
+// "services-prerouting" of the nftables table podvine. The IDs of sets live in the pinned maps and are adopted at start.
 //
 // Concurrency: a [Proxy] may be used by several goroutines; changes are carried out one after the other.
 //

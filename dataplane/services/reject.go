@@ -13,40 +13,39 @@ import (
 // The nftables table is shared with the pod network; each part owns its chains.
 const (
 	tableName   = "podvine"
-	chainPrefix = "services-"
-	// rejectPriority runs before any ordinary filter of the host.
-	rejectPriority = -10
+	rejectChain = "services-prerouting"
+	// rejectPriority runs before connection tracking, address translation and any ordinary filter of the host.
+	rejectPriority = -310
 	// icmpxPortUnreachable is NFT_REJECT_ICMPX_PORT_UNREACH: the code that suits the packet's family.
 	icmpxPortUnreachable = 1
 )
 
-// installRejectRules makes the chains that answer marked packets with "port unreachable". Repeating it changes nothing.
+// installRejectRules makes the chain that answers marked packets with "port unreachable", before they are routed: to many
+// service addresses there is no route. Repeating it changes nothing.
 func installRejectRules() error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
-	priority := nftables.ChainPriorityRef(nftables.ChainPriority(rejectPriority))
-	for name, hook := range map[string]*nftables.ChainHook{"input": nftables.ChainHookInput, "forward": nftables.ChainHookForward} {
-		chain := c.AddChain(&nftables.Chain{
-			Name: chainPrefix + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: priority,
-		})
-		c.FlushChain(chain)
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(rejectMark), Xor: binaryutil.NativeEndian.PutUint32(0)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(rejectMark)},
-			&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: icmpxPortUnreachable},
-		}})
-	}
+	chain := c.AddChain(&nftables.Chain{
+		Name: rejectChain, Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(rejectPriority)),
+	})
+	c.FlushChain(chain)
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(rejectMark), Xor: binaryutil.NativeEndian.PutUint32(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(rejectMark)},
+		&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: icmpxPortUnreachable},
+	}})
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("install refusing nftables rules: %w", err)
 	}
 	return nil
 }
 
-// removeRejectRules deletes the chains, and the table if nothing else is left in it.
+// removeRejectRules deletes the chain, and the table if nothing else is left in it.
 func removeRejectRules() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -63,7 +62,7 @@ func removeRejectRules() error {
 			continue
 		}
 		table = chain.Table
-		if chain.Name == chainPrefix+"input" || chain.Name == chainPrefix+"forward" {
+		if chain.Name == rejectChain {
 			c.FlushChain(chain)
 			c.DelChain(chain)
 		} else {

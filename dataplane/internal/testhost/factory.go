@@ -145,3 +145,6 @@ func waitReadable(fd int, limit time.Duration) error {
 		}
 	}
 }
+
+// Untranslated names a network namespace in which sockets are made that no program of the test's cgroup sees.
+func Untranslated(netns string) string { return outsidePrefix + netns }
