@@ -50,12 +50,12 @@ func validateData(r *appsv1.ControllerRevision) field.ErrorList {
 }
 
 func validate(_ context.Context, r *appsv1.ControllerRevision) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&r.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&r.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateData(r)...)
 }
 
 func validateUpdate(_ context.Context, r, old *appsv1.ControllerRevision) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, apivalidation.ValidateNonnegativeField(r.Revision, field.NewPath("revision"))...)
 	if !sameData(&r.Data, &old.Data) {
 		errs = append(errs, field.Invalid(field.NewPath("data"), &r.Data, apivalidation.FieldImmutableErrorMsg))

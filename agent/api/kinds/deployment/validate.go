@@ -14,17 +14,18 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
+	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
 func validate(_ context.Context, d *appsv1.Deployment) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&d.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&d.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateSpec(&d.Spec, podspec.Options{}, field.NewPath("spec"))...)
 }
 
 func validateUpdate(_ context.Context, d, old *appsv1.Deployment) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := apivalidation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validateSpec(&d.Spec, podspec.OptionsFor(&old.Spec.Template.Spec, &old.Spec.Template.ObjectMeta), spec)...)
 	return append(errs, apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, spec.Child("selector"))...)
 }
@@ -126,7 +127,7 @@ func amount(v intstr.IntOrString) int {
 
 func validateStatusUpdate(_ context.Context, d, old *appsv1.Deployment) field.ErrorList {
 	at := field.NewPath("status")
-	errs := apivalidation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	s := &d.Status
 	errs = append(errs, notNegative(s.ObservedGeneration, at.Child("observedGeneration"))...)
 	for _, c := range []struct {

@@ -117,11 +117,12 @@ func (r *evictionREST) remove(ctx context.Context, p *corev1.Pod, how *metav1.De
 }
 
 func (r *evictionREST) note(ctx context.Context, p *corev1.Pod, how *metav1.DeleteOptions) (*corev1.Pod, error) {
-	change := func(_ context.Context, obj, _ runtime.Object) (runtime.Object, error) {
-		now, ok := obj.(*corev1.Pod)
+	change := func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		was, ok := old.(*corev1.Pod)
 		if !ok {
-			return nil, fmt.Errorf("unexpected object: %#v", obj)
+			return nil, fmt.Errorf("unexpected object: %#v", old)
 		}
+		now := was.DeepCopy()
 		if c := how.Preconditions; c != nil {
 			if c.UID != nil && *c.UID != now.UID {
 				return nil, apierrors.NewConflict(corev1.Resource("pods"), p.Name, fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *c.UID, now.UID))

@@ -11,13 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 
+	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
 // validateStatusUpdate reports the errors of a change through /status.
 func validateStatusUpdate(_ context.Context, p, old *corev1.Pod) field.ErrorList {
 	meta, status := field.NewPath("metadata"), field.NewPath("status")
-	errs := apivalidation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, meta)
+	errs := kinds.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, meta)
 	errs = append(errs, annotationChanges(p.Annotations, old.Annotations, meta.Child("annotations"))...)
 	errs = append(errs, conditions(p.Status.Conditions, status.Child("conditions"))...)
 	if p.Status.NominatedNodeName != "" {

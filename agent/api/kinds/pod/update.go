@@ -8,12 +8,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
@@ -54,7 +54,7 @@ func validateUpdate(_ context.Context, p, old *corev1.Pod) field.ErrorList {
 // validateChange reports what is wrong with the changed pod and its metadata, whatever was changed.
 func validateChange(p, old *corev1.Pod) field.ErrorList {
 	meta := field.NewPath("metadata")
-	errs := apivalidation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, meta)
+	errs := kinds.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, meta)
 	opts := podspec.OptionsFor(&old.Spec, &old.ObjectMeta)
 	opts.Pod = true
 	errs = append(errs, validateWhole(p, opts)...)

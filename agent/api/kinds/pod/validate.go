@@ -7,6 +7,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
@@ -26,7 +27,7 @@ func validate(_ context.Context, p *corev1.Pod) field.ErrorList {
 // validateWhole reports the errors that a pod has by itself, new or changed.
 func validateWhole(p *corev1.Pod, opts podspec.Options) field.ErrorList {
 	meta, spec := field.NewPath("metadata"), field.NewPath("spec")
-	errs := apivalidation.ValidateObjectMeta(&p.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, meta)
+	errs := kinds.ValidateObjectMeta(&p.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, meta)
 	errs = append(errs, podspec.ValidateAnnotations(p.Annotations, &p.Spec, meta.Child("annotations"), opts)...)
 	errs = append(errs, podspec.Validate(&p.Spec, &p.ObjectMeta, spec, opts)...)
 	return append(errs, podspec.ValidateSinglePageSize(&p.Spec, spec)...)

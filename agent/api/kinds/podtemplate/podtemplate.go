@@ -33,11 +33,11 @@ func Resource() kinds.Resource {
 		},
 		PrepareForUpdate: prepareForUpdate,
 		Validate: func(_ context.Context, t *corev1.PodTemplate) field.ErrorList {
-			errs := apivalidation.ValidateObjectMeta(&t.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+			errs := kinds.ValidateObjectMeta(&t.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 			return append(errs, podspec.ValidateTemplate(&t.Template, field.NewPath("template"), podspec.Options{})...)
 		},
 		ValidateUpdate: func(_ context.Context, t, old *corev1.PodTemplate) field.ErrorList {
-			errs := apivalidation.ValidateObjectMetaUpdate(&t.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+			errs := kinds.ValidateObjectMetaUpdate(&t.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 			opts := podspec.OptionsFor(&old.Template.Spec, &old.Template.ObjectMeta)
 			return append(errs, podspec.ValidateTemplate(&t.Template, field.NewPath("template"), opts)...)
 		},

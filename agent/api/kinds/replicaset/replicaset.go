@@ -6,13 +6,11 @@ package replicaset
 
 import (
 	"context"
-	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -53,10 +51,6 @@ func Resource() kinds.Resource {
 			}
 			return podspec.TemplateWarnings(&r.Spec.Template, &old.Spec.Template, field.NewPath("spec", "template"))
 		},
-		FieldLabels: []string{"status.replicas"},
-		Fields: func(r *appsv1.ReplicaSet) fields.Set {
-			return fields.Set{"status.replicas": strconv.Itoa(int(r.Status.Replicas))}
-		},
 		Columns: columns(),
 		Status:  &kinds.Status[*appsv1.ReplicaSet]{ValidateUpdate: validateStatusUpdate},
 		Scale: &kinds.Scale[*appsv1.ReplicaSet]{
@@ -80,13 +74,13 @@ func setDefaults(r *appsv1.ReplicaSet) {
 }
 
 func validate(_ context.Context, r *appsv1.ReplicaSet) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&r.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMeta(&r.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateSpec(&r.Spec, podspec.Options{}, field.NewPath("spec"))...)
 }
 
 func validateUpdate(_ context.Context, r, old *appsv1.ReplicaSet) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := apivalidation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validateSpec(&r.Spec, podspec.OptionsFor(&old.Spec.Template.Spec, &old.Spec.Template.ObjectMeta), spec)...)
 	return append(errs, apivalidation.ValidateImmutableField(r.Spec.Selector, old.Spec.Selector, spec.Child("selector"))...)
 }
@@ -114,7 +108,7 @@ func validateSpec(spec *appsv1.ReplicaSetSpec, opts podspec.Options, at *field.P
 
 func validateStatusUpdate(_ context.Context, r, old *appsv1.ReplicaSet) field.ErrorList {
 	at, s := field.NewPath("status"), &r.Status
-	errs := apivalidation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := kinds.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	notNegative := func(count int64, name string) {
 		errs = append(errs, apivalidation.ValidateNonnegativeField(count, at.Child(name))...)
 	}
