@@ -156,7 +156,7 @@ func (r *Replica) snapshot() error {
 	if err := r.raft.ReloadConfig(rc); err != nil {
 		return err
 	}
-	err := r.raft.Snapshot().Error()
+	err := r.await(r.raft.Snapshot())
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
 	}

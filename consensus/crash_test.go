@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,6 +184,9 @@ func TestKillLosesNothing(t *testing.T) {
 			}
 			if acked[0] == 0 {
 				t.Fatal("no child wrote anything")
+			}
+			if snapshots, err := filepath.Glob(filepath.Join(dir, "snapshots", "*", "state.bin")); err != nil || len(snapshots) == 0 {
+				t.Fatalf("no child took a snapshot: %v", err)
 			}
 		})
 	}

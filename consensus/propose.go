@@ -58,6 +58,18 @@ func (r *Replica) Propose(ctx context.Context, p Proposal) (store.Result, error)
 	case <-ctx.Done():
 		r.metrics.commands.WithLabelValues("unknown").Inc()
 		return store.Result{}, unknown(ctx.Err())
+	case <-r.drained:
+		return r.lastWord(w)
+	}
+}
+
+// lastWord answers a write after the replica closed: one without an outcome was never taken from the queue.
+func (r *Replica) lastWord(w *proposal) (store.Result, error) {
+	select {
+	case o := <-w.done:
+		return o.result, o.err
+	default:
+		return store.Result{}, ErrClosed
 	}
 }
 
@@ -195,14 +207,16 @@ func (r *Replica) dispatch(g *group) {
 
 // runCompleter settles groups whose entry was not applied here.
 func (r *Replica) runCompleter() {
+	defer close(r.drained)
 	for g := range r.inflight {
-		err := g.future.Error()
+		err := r.await(g.future)
 		<-r.slots
-		if fault, ok := g.future.Response().(error); err == nil && ok {
-			err = fault
-		}
 		if err == nil {
-			continue
+			fault, isFault := g.future.Response().(error)
+			if !isFault {
+				continue
+			}
+			err = fault
 		}
 		r.proposer.forget(g.number)
 		switch {
@@ -211,6 +225,23 @@ func (r *Replica) runCompleter() {
 		default:
 			g.fail(unknown(err))
 		}
+	}
+}
+
+// await returns a future's outcome. raft forgets futures that wait in its channels when it shuts down; they end with it.
+func (r *Replica) await(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-r.down:
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return raft.ErrRaftShutdown
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,9 +15,10 @@ const maxLeaderWait = 2 * time.Second
 
 // leadership is what this replica knows of its own lead.
 type leadership struct {
-	mu sync.Mutex
 	// term is the term in which all earlier entries are applied and this replica leads; 0 when it does not.
-	term uint64
+	term atomic.Uint64
+
+	mu sync.Mutex
 	// changed is closed when term changes.
 	changed chan struct{}
 }
@@ -24,15 +26,15 @@ type leadership struct {
 func (l *leadership) set(term uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.term = term
+	l.term.Store(term)
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-func (l *leadership) get() (uint64, <-chan struct{}) {
+func (l *leadership) wait() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.term, l.changed
+	return l.changed
 }
 
 // runLeadership follows raft's elections. After each it writes one barrier: then everything that an earlier leader
@@ -49,7 +51,7 @@ func (r *Replica) runLeadership() {
 			return
 		}
 		term := r.raft.CurrentTerm()
-		if err := r.raft.Barrier(0).Error(); err != nil {
+		if err := r.await(r.raft.Barrier(0)); err != nil {
 			r.log.Debug("barrier", "error", err)
 			continue
 		}
@@ -63,14 +65,13 @@ func (r *Replica) runLeadership() {
 
 // Leading returns whether this replica leads, and its term. It is a hint: only the log decides.
 func (r *Replica) Leading() (term uint64, ok bool) {
-	term, _ = r.lead.get()
+	term = r.lead.term.Load()
 	return term, term != 0 && r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term
 }
 
 // LeadershipChanged returns a channel that is closed when [Replica.Leading] may answer differently.
 func (r *Replica) LeadershipChanged() <-chan struct{} {
-	_, changed := r.lead.get()
-	return changed
+	return r.lead.wait()
 }
 
 // WaitReady returns once this replica leads and has applied everything that was acknowledged before.
@@ -99,8 +100,7 @@ func (r *Replica) waitLeading(ctx context.Context) (uint64, error) {
 	if err := r.WaitReady(ctx); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
-	term, _ := r.lead.get()
-	return term, nil
+	return r.lead.term.Load(), nil
 }
 
 // ReadRevision returns a revision that covers every write acknowledged before the call, anywhere. The local store has
@@ -125,7 +125,7 @@ func (r *Replica) ReadRevision(ctx context.Context) (int64, error) {
 func (r *Replica) verify(round *verifyRound) {
 	round.revision = r.store.Revision()
 	r.metrics.reads.Inc()
-	if err := r.raft.VerifyLeader().Error(); err != nil {
+	if err := r.await(r.raft.VerifyLeader()); err != nil {
 		round.err = fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
 }

@@ -36,6 +36,8 @@ type Replica struct {
 	queue    chan *proposal
 	inflight chan *group
 	slots    chan struct{}
+	// drained is closed when every write that left the queue has its outcome.
+	drained  chan struct{}
 	proposer *proposer
 
 	lead     leadership
@@ -46,7 +48,9 @@ type Replica struct {
 	expiry  expiry
 	compact compaction
 
-	closing   chan struct{}
+	closing chan struct{}
+	// down is closed when raft has ended.
+	down      chan struct{}
 	closeOnce sync.Once
 	closeErr  error
 	tasks     sync.WaitGroup
@@ -69,8 +73,10 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 		cfg: cfg, log: cfg.Logger, lock: lock, metrics: newMetrics(cfg.Registerer),
 		queue: make(chan *proposal, maxWaitingProposals), inflight: make(chan *group, maxInflightGroups),
 		slots:    make(chan struct{}, maxInflightGroups),
+		drained:  make(chan struct{}),
 		proposer: &proposer{id: rand.Uint64(), pending: map[uint64]*group{}},
 		closing:  make(chan struct{}),
+		down:     make(chan struct{}),
 		lead:     leadership{changed: make(chan struct{})},
 		expiry:   expiry{kick: make(chan struct{}, 1)},
 		compact:  compaction{after: cfg.snapshotAfter, kick: make(chan struct{}, 1)},
@@ -226,6 +232,7 @@ func (r *Replica) closeParts() error {
 	if r.raft != nil {
 		errs = append(errs, r.raft.Shutdown().Error())
 	}
+	close(r.down)
 	if r.gate != nil {
 		errs = append(errs, r.gate.Close())
 	}

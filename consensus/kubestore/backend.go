@@ -69,7 +69,7 @@ type Backend struct {
 	events  *eventCache
 
 	mu        sync.Mutex
-	resources map[schema.GroupResource]*resource
+	resources map[schema.GroupResource][]*resource
 
 	closed    chan struct{}
 	closeOnce sync.Once
@@ -97,15 +97,15 @@ func New(replica *consensus.Replica, opts Options) (*Backend, error) {
 	return &Backend{
 		replica: replica, opts: opts, log: opts.Logger,
 		objects: newEntryCache(opts.DecodedCacheBytes), events: newEventCache(),
-		resources: map[schema.GroupResource]*resource{}, closed: make(chan struct{}),
+		resources: map[schema.GroupResource][]*resource{}, closed: make(chan struct{}),
 	}, nil
 }
 
 // Close ends all watches. Other calls still work.
 func (b *Backend) Close() { b.closeOnce.Do(func() { close(b.closed) }) }
 
-// Decorator returns the storage of one resource; it has the type generic.StorageDecorator. The first storage made for a
-// group resource is the one that companions and informers of that resource use.
+// Decorator returns the storage of one resource; it has the type generic.StorageDecorator. The oldest storage
+// of a group resource is the one that companions and informers of that resource use.
 func (b *Backend) Decorator(
 	config *storagebackend.ConfigForResource,
 	resourcePrefix string,
@@ -122,9 +122,7 @@ func (b *Backend) Decorator(
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.resources[config.GroupResource] == nil {
-		b.resources[config.GroupResource] = r
-	}
+	b.resources[config.GroupResource] = append(b.resources[config.GroupResource], r)
 	return r, func() { b.release(config.GroupResource, r) }, nil
 }
 
@@ -155,15 +153,16 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 func (b *Backend) release(gr schema.GroupResource, r *resource) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.resources[gr] == r {
-		delete(b.resources, gr)
-	}
+	b.resources[gr] = slices.DeleteFunc(b.resources[gr], func(other *resource) bool { return other == r })
 }
 
 func (b *Backend) resource(gr schema.GroupResource) *resource {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.resources[gr]
+	if all := b.resources[gr]; len(all) > 0 {
+		return all[0]
+	}
+	return nil
 }
 
 // resource is the storage of one resource in one codec.

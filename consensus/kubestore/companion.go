@@ -38,6 +38,19 @@ func WithCompanions(ctx context.Context, companions ...Companion) context.Contex
 	return context.WithValue(ctx, companionsKey{}, append(slices.Clip(companionsOf(ctx)), companions...))
 }
 
+type termKey struct{}
+
+// WithTerm returns a context whose writes happen only while the leader's term is this one: what a loop decided before it
+// lost the lead is not written after. See [consensus.Replica.Leading].
+func WithTerm(ctx context.Context, term uint64) context.Context {
+	return context.WithValue(ctx, termKey{}, term)
+}
+
+func termOf(ctx context.Context) uint64 {
+	term, _ := ctx.Value(termKey{}).(uint64)
+	return term
+}
+
 func companionsOf(ctx context.Context) []Companion {
 	c, _ := ctx.Value(companionsKey{}).([]Companion)
 	return c

@@ -23,6 +23,9 @@ const (
 
 const retryAfterSeconds = 1
 
+// ErrFenced says that a write made under [WithTerm] came too late: another term had begun. Nothing was written.
+var ErrFenced = errors.New("the leader's term in which this was decided is over")
+
 // statusError is an answer for the client that still tells errors.Is what happened.
 type statusError struct {
 	*apierrors.StatusError

@@ -158,6 +158,23 @@ func TestCompanionsCommitTogether(t *testing.T) {
 	}
 }
 
+// TestTermFencesWrites refuses what was decided in another term.
+func TestTermFencesWrites(t *testing.T) {
+	k := newKinds(t, Options{})
+	s := k.configMaps(t)
+	term, leads := k.replica.Leading()
+	if !leads {
+		t.Fatal("not leading")
+	}
+	err := s.Create(WithTerm(t.Context(), term+1), "/configmaps/ns/a", configMap("a", "1"), nil, 0)
+	if !errors.Is(err, ErrFenced) || !apierrors.IsServiceUnavailable(err) {
+		t.Fatalf("a write of another term: %v", err)
+	}
+	if err := s.Create(WithTerm(t.Context(), term), "/configmaps/ns/a", configMap("a", "1"), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSecretsAreSealedOnDisk looks for a secret in everything the replica wrote.
 func TestSecretsAreSealedOnDisk(t *testing.T) {
 	one, two := sealing.NewKey(1), sealing.NewKey(2)

@@ -248,10 +248,10 @@ func (w *watcher) follow(ctx context.Context, revision int64) error {
 			return err
 		}
 		// Nothing else happened to the table up to here.
-		if err := w.bookmark(ctx, c.Revision, false); err != nil {
+		revision = max(c.Revision, revision)
+		if err := w.bookmark(ctx, revision, false); err != nil {
 			return err
 		}
-		revision = c.Revision
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 	"github.com/podvine/podvine/consensus/store"
 )
 
+// maxSlackBytes is how much unused room behind an encoded value is kept rather than copied away.
+const maxSlackBytes = 64
+
 // write is one object on its way into the log.
 type write struct {
 	op    store.Op
@@ -34,6 +37,9 @@ func (r *resource) newWrite(ctx context.Context, key string, object runtime.Obje
 }
 
 func (r *resource) newEncodedWrite(ctx context.Context, key string, plain []byte, expect int64) (*write, error) {
+	if cap(plain)-len(plain) > maxSlackBytes {
+		plain = bytes.Clone(plain) // it stays in memory as long as the object
+	}
 	sealed, err := r.seal(ctx, key, plain)
 	if err != nil {
 		return nil, err
@@ -83,7 +89,7 @@ func (r *resource) commit(ctx context.Context, w *write) (store.Result, error) {
 		ops[i+1] = c.op
 	}
 	result, err := r.b.replica.Propose(ctx, consensus.Proposal{
-		Command: store.Command{Ops: ops},
+		Command: store.Command{Ops: ops, Term: termOf(ctx)},
 		Attach: func(op int, e *store.Entry) bool {
 			if op > 0 {
 				return companions[op-1].attach(e)
@@ -96,6 +102,9 @@ func (r *resource) commit(ctx context.Context, w *write) (store.Result, error) {
 	}
 	if result.Code == store.CodeConflict && result.FailedOp > 0 {
 		return result, companions[result.FailedOp-1].failure(result.Current)
+	}
+	if result.Code == store.CodeFenced {
+		return result, unavailable(ErrFenced)
 	}
 	if result.Code != store.CodeCommitted && result.Code != store.CodeConflict {
 		return result, storage.NewInternalError(fmt.Errorf("command was not applied: code %d", result.Code))

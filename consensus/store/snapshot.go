@@ -34,9 +34,13 @@ type capture struct {
 func (s *Store) capture() *capture {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &capture{rev: s.rev, timeMillis: s.timeMillis, dedupe: s.dedupe.clone(), names: s.tableNamesLocked()}
-	for _, n := range c.names {
-		c.trees = append(c.trees, s.viewLocked(s.tables[n], false).tree)
+	c := &capture{rev: s.rev, timeMillis: s.timeMillis, dedupe: s.dedupe.clone()}
+	for _, n := range s.tableNamesLocked() {
+		// A table without keys may exist here and not on another replica: a reader makes it.
+		if t := s.tables[n]; t.tree.Len() > 0 {
+			c.names = append(c.names, n)
+			c.trees = append(c.trees, s.viewLocked(t, false).tree)
+		}
 	}
 	return c
 }
