@@ -51,7 +51,7 @@ type Config struct {
 	Name string
 	// Sources are watched while the loop runs.
 	Sources []Source
-	// All lists every key, for the full pass. Nil: no full pass.
+	// All lists every key, for the full pass at the start and once in a while. Nil: no full pass.
 	All func() []string
 	// Reconcile brings one key's object to where it should be. It is called again after the returned delay
 	// (0: not before the next event), or with back-off after an error. Required.
@@ -203,20 +203,21 @@ func (d *Driver) try(ctx context.Context, q *queue, key string) {
 	}
 }
 
+// passes walks over all keys at the start, for what no event announces, and then once in a while.
 func (d *Driver) passes(ctx context.Context, q *queue) {
 	if d.cfg.All == nil {
 		return
 	}
 	for {
+		for _, key := range d.cfg.All() {
+			q.Add(key)
+		}
 		timer := time.NewTimer(jittered(FullPassMinutes*time.Minute, FullPassJitterPercent))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
-		}
-		for _, key := range d.cfg.All() {
-			q.Add(key)
 		}
 	}
 }
