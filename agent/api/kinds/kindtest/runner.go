@@ -184,7 +184,9 @@ func (r *runner) update(base, patched []byte, row Row) (runtime.Object, field.Er
 	m, was := obj.(metav1.Object), old.(metav1.Object)
 	was.SetResourceVersion("1")
 	m.SetResourceVersion("1")
-	m.SetUID(was.GetUID())
+	if m.GetUID() == "" {
+		m.SetUID(was.GetUID())
+	}
 	m.SetCreationTimestamp(was.GetCreationTimestamp())
 	m.SetGeneration(was.GetGeneration())
 	strategy := r.strategies.Update
