@@ -127,8 +127,7 @@ type Flow struct {
 	SeenNS    uint64
 	Rewritten Tuple
 	Set       uint32
-	SNAT      uint32
-	Pad       uint32
+	Pad       [3]uint32
 }
 
 // Counter is an index of the counters' map.

@@ -39,9 +39,7 @@ type packetsFlow struct {
 	SeenNs    uint64
 	Rewritten packetsTuple
 	Set       uint32
-	Snat      uint32
-	Pad       uint32
-	_         [4]byte
+	Pad       [3]uint32
 }
 
 type packetsFrontend struct {

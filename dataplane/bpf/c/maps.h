@@ -124,8 +124,7 @@ struct flow {
 	__u64 seen_ns;
 	struct tuple rewritten;
 	__u32 set;
-	__u32 snat;
-	__u32 pad;
+	__u32 pad[3];
 };
 
 struct pod_key {

@@ -226,7 +226,6 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct packet *p, __
 	int snat = !(backend->flags & SLOT_LOCAL) || same_addr(backend->addr, p->tuple.saddr);
 	if (snat)
 		copy_addr(forward.rewritten.saddr, p->v4 ? settings->nat4 : settings->nat6);
-	forward.snat = snat;
 
 	struct flow back = { .seen_ns = now };
 	invert(&p->tuple, &back.rewritten);
