@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,9 +71,7 @@ func nodeConfig(dirs podtest.Dirs) Config {
 	}
 }
 
-func newNode(t testing.TB, objects ...interface {
-	metav1.Object
-}) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{t: t, dirs: podtest.NewDirs(t), client: fake.NewClientset(), net: &loopNet{}, events: record.NewFakeRecorder(4096)}
 	n.cfg = nodeConfig(n.dirs)
@@ -105,17 +104,12 @@ func (n *node) start() *node {
 		n.t.Fatal(err)
 	}
 	go func() { done <- n.agent.Run(ctx) }()
-	stopped := false
-	n.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			n.t.Errorf("agent: %v", err)
 		}
-	}
+	})
 	n.t.Cleanup(n.stop)
 	return n
 }
@@ -159,7 +153,7 @@ func (n *node) until(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 	var last *corev1.Pod
 	defer func() {
 		if n.t.Failed() && last != nil {
-			n.t.Logf("pod %s: %+v", name, last.Status)
+			n.t.Logf("pod %s: %s %+v", name, last.Status.Phase, last.Status.ContainerStatuses)
 		}
 	}()
 	podtest.Wait(n.t, name+" "+what, func() bool {

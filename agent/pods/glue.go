@@ -135,9 +135,6 @@ func (w *worker) adopt(byID map[string]runtime.Found) {
 		f, ok := byID[c.ID]
 		delete(byID, c.ID)
 		if c.Phase != lifecycle.Running {
-			if ok {
-				w.effect(func() { w.removeContainer(c.ID) })
-			}
 			continue
 		}
 		if ok && (f.State == runtime.StateRunning) {
@@ -146,9 +143,6 @@ func (w *worker) adopt(byID map[string]runtime.Found) {
 		}
 		w.lostLocked(&c, f, ok)
 		w.rec.Containers[name] = c
-		if ok {
-			w.effect(func() { w.removeContainer(c.ID) })
-		}
 	}
 }
 

@@ -162,12 +162,19 @@ func (a *attempt) start(ctx context.Context) error {
 	}
 	ag.event(a.pod, a.spec.Name, corev1.EventTypeNormal, "Created", "Container created")
 	exited := make(chan struct{})
+	before := ""
 	a.w.update(a.spec.Name, func(c *lifecycle.Container, r *running) {
+		if c.ID != a.id {
+			before = c.ID
+		}
 		a.begin(c)
 		c.Phase, c.StartedAt, c.Mounts = lifecycle.Running, time.Now(), mounts
 		c.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: int64(a.user.UID), GID: int64(a.user.GID), SupplementalGroups: wide(s.Process.User.AdditionalGids)}}
 		r.exited = exited
 	})
+	if before != "" {
+		a.w.effect(func() { a.w.removeContainer(before) })
+	}
 	if err := ag.rt.Start(whole, a.id); err != nil {
 		a.w.removeContainer(a.id)
 		a.w.update(a.spec.Name, func(c *lifecycle.Container, r *running) { r.exited = nil })

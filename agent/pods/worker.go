@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
@@ -73,6 +74,8 @@ type running struct {
 	hurry func(at time.Time)
 	// backedOff is the container whose back-off users were told about.
 	backedOff string
+	// pullBackedOff is the next pull that users were told about.
+	pullBackedOff time.Time
 }
 
 func newWorker(a *Agent, rec podRecord) *worker {
@@ -153,6 +156,12 @@ func (w *worker) step(ctx context.Context) (wakeAt time.Time, done bool) {
 			w.agent.backOffEvent(w.rec.Pod, c)
 		}
 	}
+	for _, name := range plan.PullBackingOff {
+		if r := w.live(name); r.pullBackedOff != w.rec.Containers[name].RetryAt {
+			r.pullBackedOff = w.rec.Containers[name].RetryAt
+			w.agent.event(w.rec.Pod, name, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", findContainer(w.rec.Pod, name).Image))
+		}
+	}
 	w.rec.Status = plan.Status
 	for _, act := range plan.Actions {
 		w.doLocked(ctx, act)
@@ -228,6 +237,9 @@ func (w *worker) doLocked(ctx context.Context, act lifecycle.Action) {
 			r.hurry(time.Now().Add(time.Duration(act.GraceSeconds) * time.Second))
 		}
 	case lifecycle.Release:
+		if w.refreshing {
+			return // its end asks for a new decision
+		}
 		w.sandbox.Busy = true
 		w.effect(func() { w.release(ctx) })
 	case lifecycle.Finish:
@@ -295,7 +307,8 @@ func (w *worker) volumes() volumes.Pod {
 	return volumes.Pod{Dir: w.dir(), Facts: w.facts(), Source: w.agent.objects, Tokens: w.agent.objects}
 }
 
-// exit takes note of a container's end.
+// exit takes note of a container's end. The ended container stays until the
+// next one of its kind is made, so that the pod's shim lives on.
 func (w *worker) exit(id string, e stream.Exit) {
 	w.mu.Lock()
 	name := ""
@@ -329,7 +342,6 @@ func (w *worker) exit(id string, e stream.Exit) {
 			r.exited = nil
 		}
 	})
-	w.effect(func() { w.removeContainer(id) })
 }
 
 func (w *worker) removeContainer(id string) {
@@ -355,7 +367,7 @@ func (w *worker) saveLocked() {
 // refreshLocked keeps volumes and tokens up to date; it returns when to look
 // again.
 func (w *worker) refreshLocked(ctx context.Context) time.Time {
-	if !w.sandbox.Ready || w.refreshing || w.refreshAt.IsZero() {
+	if !w.sandbox.Ready || w.sandbox.Busy || w.refreshing || w.refreshAt.IsZero() {
 		return time.Time{}
 	}
 	if time.Now().Before(w.refreshAt) {

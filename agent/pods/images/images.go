@@ -141,9 +141,12 @@ func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runt
 	return s.rt.ImageInfo(ctx, full)
 }
 
-func (s *Store) pull(ctx context.Context, full string, c Credential) error {
-	_, err := s.rt.Client().Pull(ctx, full, client.WithResolver(resolver(c)), client.WithPullUnpack,
-		client.WithPullSnapshotter(runtime.Snapshotter), client.WithPlatformMatcher(platforms.Default()))
+func (s *Store) pull(ctx context.Context, full string, cred Credential) error {
+	c := s.rt.Client()
+	img, err := c.Fetch(ctx, full, client.WithResolver(resolver(cred)), client.WithPlatformMatcher(platforms.Default()))
+	if err == nil {
+		err = client.NewImage(c, img).Unpack(ctx, runtime.Snapshotter)
+	}
 	if err != nil {
 		return fmt.Errorf("failed to pull and unpack image %q: %w", full, err)
 	}

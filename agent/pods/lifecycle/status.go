@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -182,7 +183,7 @@ func (d *decider) containerStatus(c *corev1.Container, got Container) corev1.Con
 		s.Resources = c.Resources.DeepCopy()
 		s.VolumeMounts = got.Mounts
 	case got.Problem != nil && !d.ending:
-		s.State.Waiting = got.Problem.DeepCopy()
+		s.State.Waiting = d.problem(got)
 		if got.Phase == Exited {
 			s.LastTerminationState.Terminated = got.Terminated()
 		}
@@ -195,6 +196,36 @@ func (d *decider) containerStatus(c *corev1.Container, got Container) corev1.Con
 		s.State.Waiting = &corev1.ContainerStateWaiting{Reason: d.waitingReason(c)}
 	}
 	return s
+}
+
+// pullErrorShown is how long a failed pull shows its error before it shows the
+// back-off.
+const pullErrorShown = time.Second
+
+// problem is what keeps a container from starting, as users see it.
+func (d *decider) problem(got Container) *corev1.ContainerStateWaiting {
+	p := got.Problem.DeepCopy()
+	if p.Reason != "ErrImagePull" {
+		return p
+	}
+	if turn := got.RetryAt.Add(pullErrorShown - got.RetryDelay); d.Now.Before(turn) {
+		d.plan.wake(turn)
+		return p
+	}
+	p.Reason, p.Message = "ImagePullBackOff", fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", d.imageOf(got.Name), p.Message)
+	d.plan.PullBackingOff = append(d.plan.PullBackingOff, got.Name)
+	return p
+}
+
+func (d *decider) imageOf(name string) string {
+	for _, list := range [][]corev1.Container{d.Pod.Spec.InitContainers, d.Pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return list[i].Image
+			}
+		}
+	}
+	return ""
 }
 
 // ContainerIDPrefix says which runtime a container ID belongs to.

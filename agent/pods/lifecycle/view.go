@@ -153,6 +153,8 @@ type Plan struct {
 	WakeAt time.Time
 	// BackingOff names the containers that wait for their next start, for events.
 	BackingOff []string
+	// PullBackingOff names those that wait for their next pull.
+	PullBackingOff []string
 }
 
 func (p *Plan) do(a Action) { p.Actions = append(p.Actions, a) }

@@ -172,6 +172,9 @@ func groups(in Input) []uint32 {
 			out = append(out, g)
 		}
 	}
+	// The primary group belongs to the list, or a process could shed it to get
+	// around a file that denies the group.
+	add(in.User.GID)
 	psc := in.Pod.Spec.SecurityContext
 	if psc == nil || psc.SupplementalGroupsPolicy == nil || *psc.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyMerge {
 		for _, g := range in.User.Groups {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,10 @@ const sweepTries = 200
 // as working folder, containers are in the cgroup), then removes mounts,
 // cgroups and files.
 func (d Dirs) sweep() error {
+	return errors.Join(d.halt(), os.RemoveAll(d.Root))
+}
+
+func (d Dirs) halt() error {
 	for range sweepTries {
 		pids := append(d.shims(), d.contained()...)
 		if len(pids) == 0 {
@@ -51,7 +56,7 @@ func (d Dirs) sweep() error {
 	for _, r := range append(roots, "/sys/fs/cgroup/"+d.Cgroup) {
 		errs = append(errs, removeCgroup(r))
 	}
-	return errors.Join(append(errs, os.RemoveAll(d.Root))...)
+	return errors.Join(errs...)
 }
 
 func removeCgroup(dir string) error {
@@ -140,4 +145,13 @@ func (d Dirs) Left() []string {
 		}
 	}
 	return out
+}
+
+// Reboot ends every process and mount of the folders, as a power cut would; the
+// files stay.
+func (d Dirs) Reboot(t testing.TB) {
+	t.Helper()
+	if err := d.halt(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -28,7 +28,7 @@ func main() {
 	case "stubborn": // ignores SIGTERM
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("stubborn")
-		select {}
+		time.Sleep(24 * time.Hour)
 	case "say": // prints, then exits with a code
 		fmt.Println(strings.Join(args[1:], " "))
 		exit(args[0])
