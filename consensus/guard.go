@@ -145,7 +145,6 @@ func (g *guard) sleep(d time.Duration) bool {
 
 // trip cuts the node off and starts to look for the disk's recovery.
 func (g *guard) trip(what string, err error) {
-	g.gate.cut()
 	isFull := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 	if isFull {
 		g.reserve.release()
@@ -160,6 +159,7 @@ func (g *guard) trip(what string, err error) {
 	}
 	g.condMu.Lock()
 	defer g.condMu.Unlock()
+	g.gate.cut()
 	if g.cond == nil {
 		g.healing.Add(1)
 		go g.heal()
@@ -178,7 +178,7 @@ func (g *guard) trip(what string, err error) {
 // heal ends the condition once nothing is failing and the disk takes test writes quickly.
 func (g *guard) heal() {
 	defer g.healing.Done()
-	for good := 0; good < guardGoodProbes; {
+	for good := 0; ; {
 		if !g.sleep(guardProbeEvery) {
 			return
 		}
@@ -186,16 +186,29 @@ func (g *guard) heal() {
 			good = 0
 			continue
 		}
-		good++
+		if good++; good < guardGoodProbes {
+			continue
+		}
+		g.reserve.fill()
+		if g.recovered() {
+			return
+		}
+		good = 0
 	}
+}
+
+// recovered ends the condition unless an operation failed meanwhile. Whoever fails is counted before it trips the guard.
+func (g *guard) recovered() bool {
 	g.condMu.Lock()
-	cond := g.cond
+	defer g.condMu.Unlock()
+	if g.failing.Load() > 0 {
+		return false
+	}
+	g.log.Warn("disk takes the log again", "dir", g.dir, "after", g.now().Sub(g.cond.Since))
 	g.cond = nil
-	g.condMu.Unlock()
-	g.reserve.fill()
 	g.gate.heal()
 	g.metrics.diskFault.Set(0)
-	g.log.Warn("disk takes the log again", "dir", g.dir, "after", g.now().Sub(cond.Since))
+	return true
 }
 
 func (g *guard) probe() bool {

@@ -406,6 +406,7 @@ func newCluster(t *testing.T) *cluster {
 		}
 		transports = append(transports, tr)
 		cfg.Transport = tr
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 		c.replicas = append(c.replicas, open(t, cfg))
 	}
 	first := c.replicas[0]
