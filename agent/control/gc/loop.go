@@ -36,6 +36,8 @@ import (
 const (
 	// rediscoverSeconds is how often the kinds are asked for; [Loop.Rediscover] is faster.
 	rediscoverSeconds = 30
+	// rediscoverFailedSeconds is the same after a failure.
+	rediscoverFailedSeconds = 2
 	// syncSeconds is how long the first decisions wait for all watches to have listed. Later ones need not be
 	// complete: what a watch has not shown is read live.
 	syncSeconds = 30
@@ -132,15 +134,18 @@ func (l *Loop) follow(ctx context.Context) {
 	ticker := time.NewTicker(rediscoverSeconds * time.Second)
 	defer ticker.Stop()
 	for {
+		var retry <-chan time.Time
 		found, err := discover(l.cfg.Discovery)
 		if err != nil {
 			l.cfg.Logger.Warn("discover kinds", "err", err)
+			retry = time.After(rediscoverFailedSeconds * time.Second)
 		} else {
 			l.adopt(ctx, &group, found)
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-retry:
 		case <-ticker.C:
 		case <-l.asked:
 		}

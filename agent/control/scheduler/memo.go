@@ -4,6 +4,9 @@ package scheduler
 // 5,000 nodes 26 classes are remembered.
 const MaxMemoEvaluations = 131_072
 
+// MaxMemoClasses bounds the classes, which on a small cluster are what costs.
+const MaxMemoClasses = 256
+
 // Memo remembers, for classes of equal pods, what they make of each node, so that a decision looks again only
 // at nodes that changed. A memo never changes a decision. Not safe for concurrent use.
 type Memo struct {
@@ -39,7 +42,7 @@ func (m *Memo) class(pod *Pod, view *View) *evaluated {
 		m.scratch.c, m.scratch.nodes = compile(pod, view.Namespaces.labels()), m.scratch.nodes[:0]
 		return &m.scratch
 	}
-	for len(m.classes) >= max(1, MaxMemoEvaluations/max(1, len(view.Nodes))) {
+	for len(m.classes) >= min(MaxMemoClasses, max(1, MaxMemoEvaluations/max(1, len(view.Nodes)))) {
 		m.evict()
 	}
 	e := &evaluated{c: compile(pod, view.Namespaces.labels()), used: m.clock}

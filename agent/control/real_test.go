@@ -1,0 +1,238 @@
+package control_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
+	"github.com/podvine/podvine/agent/api/apitest"
+	"github.com/podvine/podvine/agent/control"
+)
+
+// patience bounds each wait on a real API, on a machine that does much else.
+const patience = 60 * time.Second
+
+// real is all loops on a real API server, each under the rights of its own identity.
+type real struct {
+	*testing.T
+	kubernetes.Interface
+}
+
+func startReal(t *testing.T) *real {
+	t.Helper()
+	cluster := apitest.Start(t)
+	as := func(name string) *rest.Config {
+		name, groups := control.User(name)
+		return cluster.Server.ClientConfig(&user.DefaultInfo{Name: name, Groups: groups})
+	}
+	c, err := control.New(control.Config{
+		ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
+		MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
+		Informers:   cluster.Server.Informers(), Liveness: allAlive{}, CA: []byte("PEM"), ServiceRanges: []string{"10.96.0.0/12"},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	cluster.Server.Informers().Start(ctx.Done())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+	return &real{t, cluster.Client(t)}
+}
+
+func (r *real) must(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+// until waits for a condition; what says what it last saw.
+func (r *real) until(what string, condition func() (bool, string)) {
+	r.Helper()
+	last := ""
+	err := wait.PollUntilContextTimeout(r.Context(), 20*time.Millisecond, patience, true, func(context.Context) (ok bool, err error) {
+		ok, last = condition()
+		return ok, nil
+	})
+	if err != nil {
+		r.Fatalf("%s: %v: %s", what, err, last)
+	}
+}
+
+func (r *real) addNode(name string) {
+	r.Helper()
+	amount := v1.ResourceList{v1.ResourceCPU: apiresource.MustParse("4"), v1.ResourceMemory: apiresource.MustParse("4Gi"), v1.ResourcePods: apiresource.MustParse("20")}
+	node, err := r.CoreV1().Nodes().Create(r.Context(), &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	r.must(err)
+	node.Status.Allocatable, node.Status.Capacity = amount, amount
+	node.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady"}}
+	r.until("report node", func() (bool, string) {
+		live, err := r.CoreV1().Nodes().Get(r.Context(), name, metav1.GetOptions{})
+		if err == nil {
+			live.Status = node.Status
+			_, err = r.CoreV1().Nodes().UpdateStatus(r.Context(), live, metav1.UpdateOptions{})
+		}
+		return err == nil, fmt.Sprint(err)
+	})
+}
+
+// playNode reports bound pods as running and ends deleted ones, as a node's agent does.
+func (r *real) playNode(namespace string) string {
+	r.Helper()
+	pods, err := r.CoreV1().Pods(namespace).List(r.Context(), metav1.ListOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		switch {
+		case p.DeletionTimestamp != nil:
+			err = r.CoreV1().Pods(namespace).Delete(r.Context(), p.Name, *metav1.NewDeleteOptions(0))
+		case p.Spec.NodeName != "" && p.Status.Phase == v1.PodPending:
+			p.Status.Phase = v1.PodRunning
+			p.Status.Conditions = append(p.Status.Conditions, v1.PodCondition{Type: v1.PodReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.Now()})
+			_, err = r.CoreV1().Pods(namespace).UpdateStatus(r.Context(), p, metav1.UpdateOptions{})
+		}
+		if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return err.Error()
+		}
+	}
+	return fmt.Sprintf("%d pods", len(pods.Items))
+}
+
+func (r *real) rolledOut(namespace string, image string) {
+	r.Helper()
+	r.until("roll out "+image, func() (bool, string) {
+		said := r.playNode(namespace)
+		d, err := r.AppsV1().Deployments(namespace).Get(r.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
+		s := d.Status
+		done := s.ObservedGeneration == d.Generation && s.UpdatedReplicas == 3 && s.Replicas == 3 && s.AvailableReplicas == 3
+		return done && d.Spec.Template.Spec.Containers[0].Image == image, fmt.Sprintf("%s, status %+v", said, s)
+	})
+}
+
+// TestOnARealAPI goes the whole way under Kubernetes' bootstrap roles: a namespace is furnished, a Deployment
+// becomes pods on a node, rolls out and back, is collected when it is deleted, and the namespace ends.
+func TestOnARealAPI(t *testing.T) {
+	r := startReal(t)
+	ctx := t.Context()
+	r.addNode("n1")
+	_, err := r.CoreV1().Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, metav1.CreateOptions{})
+	r.must(err)
+	r.until("furnish namespace", func() (bool, string) {
+		_, accountErr := r.CoreV1().ServiceAccounts("shop").Get(ctx, "default", metav1.GetOptions{})
+		_, mapErr := r.CoreV1().ConfigMaps("shop").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+		return accountErr == nil && mapErr == nil, fmt.Sprint(accountErr, mapErr)
+	})
+	app, three := map[string]string{"app": "web"}, int32(3)
+	_, err = r.AppsV1().Deployments("shop").Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec: appsv1.DeploymentSpec{Replicas: &three, Selector: &metav1.LabelSelector{MatchLabels: app}, Template: v1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: app}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "v1"}}}}}}, metav1.CreateOptions{})
+	r.must(err)
+	r.rolledOut("shop", "v1")
+	for _, image := range []string{"v2", "v1"} {
+		patch := fmt.Appendf(nil, `{"spec":{"template":{"spec":{"containers":[{"name":"c","image":%q}]}}}}`, image)
+		_, err = r.AppsV1().Deployments("shop").Patch(ctx, "web", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+		r.must(err)
+		r.rolledOut("shop", image)
+	}
+	d, err := r.AppsV1().Deployments("shop").Get(ctx, "web", metav1.GetOptions{})
+	r.must(err)
+	if got := d.Annotations["deployment.kubernetes.io/revision"]; got != "3" {
+		t.Errorf("revision %s after a rollout and its undoing, want 3", got)
+	}
+	node, err := r.CoreV1().Nodes().Get(ctx, "n1", metav1.GetOptions{})
+	r.must(err)
+	if node.Spec.PodCIDR != "10.244.0.0/24" || len(node.Spec.PodCIDRs) != 1 {
+		t.Errorf("node has blocks %v", node.Spec.PodCIDRs)
+	}
+	r.collects(ctx)
+	r.ends(ctx)
+}
+
+func (r *real) collects(ctx context.Context) {
+	r.Helper()
+	foreground := metav1.DeletePropagationForeground
+	r.must(r.AppsV1().Deployments("shop").Delete(ctx, "web", metav1.DeleteOptions{PropagationPolicy: &foreground}))
+	r.until("collect", func() (bool, string) {
+		said := r.playNode("shop")
+		_, err := r.AppsV1().Deployments("shop").Get(ctx, "web", metav1.GetOptions{})
+		sets, setErr := r.AppsV1().ReplicaSets("shop").List(ctx, metav1.ListOptions{})
+		return apierrors.IsNotFound(err) && setErr == nil && len(sets.Items) == 0 && said == "0 pods", fmt.Sprint(err, setErr, said)
+	})
+}
+
+func (r *real) ends(ctx context.Context) {
+	r.Helper()
+	r.must(r.CoreV1().Namespaces().Delete(ctx, "shop", metav1.DeleteOptions{}))
+	r.until("end namespace", func() (bool, string) {
+		live, err := r.CoreV1().Namespaces().Get(ctx, "shop", metav1.GetOptions{})
+		if err != nil {
+			return apierrors.IsNotFound(err), err.Error()
+		}
+		return false, fmt.Sprintf("%+v", live.Status)
+	})
+}
+
+// TestSchedulesOnARealAPI: a pod that fits nowhere says why; when a node comes, it goes there.
+func TestSchedulesOnARealAPI(t *testing.T) {
+	r := startReal(t)
+	ctx := t.Context()
+	r.until("create pod", func() (bool, string) { // once its account is there
+		_, err := r.CoreV1().Pods("default").Create(ctx, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"},
+			Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "i"}}}}, metav1.CreateOptions{})
+		return err == nil, fmt.Sprint(err)
+	})
+	pod := func() *v1.Pod {
+		p, err := r.CoreV1().Pods("default").Get(ctx, "p", metav1.GetOptions{})
+		r.must(err)
+		return p
+	}
+	r.until("explain", func() (bool, string) {
+		p := pod()
+		for _, c := range p.Status.Conditions {
+			if c.Type == v1.PodScheduled && c.Reason == v1.PodReasonUnschedulable && c.Message == "no nodes available to schedule pods" {
+				return true, ""
+			}
+		}
+		return false, fmt.Sprintf("%+v", p.Status)
+	})
+	r.addNode("n1")
+	r.until("bind", func() (bool, string) { p := pod(); return p.Spec.NodeName == "n1", fmt.Sprintf("%+v", p.Status) })
+	r.until("tell", func() (bool, string) {
+		events, err := r.EventsV1().Events("default").List(ctx, metav1.ListOptions{})
+		r.must(err)
+		seen := map[string]bool{}
+		for _, e := range events.Items {
+			seen[e.Reason] = true
+		}
+		return seen["Scheduled"] && seen["FailedScheduling"], fmt.Sprint(seen)
+	})
+}
