@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -88,7 +89,7 @@ func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, http.Rou
 	if ip := net.ParseIP(host); ip != nil && !ip.IsGlobalUnicast() {
 		return nil, nil, apierrors.NewBadRequest("address not allowed")
 	}
-	return &url.URL{Scheme: scheme, Host: net.JoinHostPort(host, port)}, otherPortTransport(), nil
+	return &url.URL{Scheme: cmp.Or(scheme, "http"), Host: net.JoinHostPort(host, port)}, otherPortTransport(), nil
 }
 
 // otherPortTransport reaches what a node serves beside its kubelet API. As in Kubernetes nobody vouches for the

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -115,7 +116,7 @@ func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, error) {
 			return nil, apierrors.NewBadRequest("address not allowed")
 		}
 	}
-	return &url.URL{Scheme: scheme, Host: chosen}, nil
+	return &url.URL{Scheme: cmp.Or(scheme, "http"), Host: chosen}, nil
 }
 
 func portByNumber(s *corev1.Service, number int32) (string, error) {
