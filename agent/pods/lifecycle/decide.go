@@ -154,7 +154,9 @@ func (d *decider) initialize() bool {
 	for i := range d.Pod.Spec.InitContainers {
 		c := &d.Pod.Spec.InitContainers[i]
 		if Sidecar(c) {
-			d.keep(c)
+			if !d.mainDone() {
+				d.keep(c)
+			}
 			if got := d.Containers[c.Name]; !begun && !(got.Phase == Running && got.Started) {
 				return false
 			}
@@ -169,6 +171,17 @@ func (d *decider) initialize() bool {
 		}
 		d.keep(c)
 		return false
+	}
+	return true
+}
+
+// mainDone: all main containers have ended for good, so the sidecars are next.
+func (d *decider) mainDone() bool {
+	for i := range d.Pod.Spec.Containers {
+		c := &d.Pod.Spec.Containers[i]
+		if got := d.Containers[c.Name]; got.Phase != Exited || got.Busy != Idle || d.restarts(c, got) {
+			return false
+		}
 	}
 	return true
 }
