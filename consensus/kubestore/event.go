@@ -62,6 +62,7 @@ func (r *resource) view(ev *store.Event) *eventView {
 
 // classify tells what the event is to a watch with this predicate; "" is nothing.
 func (v *eventView) classify(ctx context.Context, pred *storage.SelectionPredicate, everything bool) (watch.EventType, error) {
+	ctx = context.WithoutCancel(ctx) // what is read here is kept for the other watches
 	now, before := v.ev.Current != nil, v.ev.Previous != nil
 	if !everything {
 		var err error
@@ -132,6 +133,7 @@ func (v *eventView) object(ctx context.Context, kind watch.EventType, plain bool
 	if kind == watch.Deleted {
 		s, e = &v.removed, v.ev.Previous
 	}
+	ctx = context.WithoutCancel(ctx)
 	s.once.Do(func() {
 		if s.plain, s.err = v.r.object(ctx, e); s.err != nil {
 			return

@@ -400,6 +400,36 @@ func TestWatchBehindHistory(t *testing.T) {
 	}
 }
 
+// TestSlowWatchOutlivesItsHistory lets the history go while a watch is in the middle of reading it: the watch ends with a 410
+// after what it had, and nothing else happens.
+func TestSlowWatchOutlivesItsHistory(t *testing.T) {
+	k := newKinds(t, Options{})
+	s := k.configMaps(t)
+	w, err := s.Watch(t.Context(), "/configmaps", storage.ListOptions{Predicate: storage.Everything, Recursive: true, ResourceVersion: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2000 {
+		mustCreate(t, s, fmt.Sprintf("/configmaps/ns/%04d", i), configMap(fmt.Sprintf("%04d", i), "v"), nil)
+	}
+	k.replica.Store().Compact(k.replica.Store().Revision())
+	last, seen := "", 0
+	for ev := range w.ResultChan() {
+		if ev.Type == watch.Error {
+			last = string(ev.Object.(*metav1.Status).Reason)
+			continue
+		}
+		want := fmt.Sprintf("%04d", seen)
+		if got := ev.Object.(runtime.CacheableObject).GetObject().(*corev1.ConfigMap).Name; got != want {
+			t.Fatalf("event %d is about %s", seen, got)
+		}
+		seen++
+	}
+	if last != string(metav1.StatusReasonExpired) || seen == 0 || seen == 2000 {
+		t.Fatalf("after %d events the watch ended with %q", seen, last)
+	}
+}
+
 // TestAnswersAfterClose are errors that a client understands.
 func TestAnswersAfterClose(t *testing.T) {
 	k := newKinds(t, Options{})

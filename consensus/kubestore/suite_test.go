@@ -119,42 +119,64 @@ func (f *fixture) advance(_ context.Context, t *testing.T) int64 { return advanc
 
 type caseFunc func(context.Context, *testing.T, *fixture)
 
-var noCalls storagetesting.CallsValidation = func(*testing.T, uint64, uint64) {}
+// ignoreCalls does not count requests to etcd: there are none.
+func ignoreCalls(*testing.T, uint64, uint64) {}
 
 // suite has every test of k8s.io/apiserver/pkg/storage/testing but those of the alpha feature
 // AllowUnsafeMalformedObjectDeletion, which is off: RunTestDeleteWithConflictAndMissingExpectedTransformOrDecodeError,
 // RunTestDeleteExpectedTransformOrDecodeError, RunTestDeleteWithSuggestionAndMissingExpectedTransformOrDecodeError,
 // RunTestGetListWithErrorAggregation and RunTestWatchWithUnsafeDelete. RunTestList gets no recorder of requests to etcd.
 func suite() map[string]caseFunc {
+	all := specialCases()
+	for name, run := range map[string]func(context.Context, *testing.T, storage.Interface){
+		"CreateWithTTL":                              storagetesting.RunTestCreateWithTTL,
+		"CreateWithKeyExist":                         storagetesting.RunTestCreateWithKeyExist,
+		"Get":                                        storagetesting.RunTestGet,
+		"UnconditionalDelete":                        storagetesting.RunTestUnconditionalDelete,
+		"ConditionalDelete":                          storagetesting.RunTestConditionalDelete,
+		"DeleteWithSuggestion":                       storagetesting.RunTestDeleteWithSuggestion,
+		"DeleteWithSuggestionAndConflict":            storagetesting.RunTestDeleteWithSuggestionAndConflict,
+		"DeleteWithConflict":                         storagetesting.RunTestDeleteWithConflict,
+		"DeleteWithSuggestionOfDeletedObject":        storagetesting.RunTestDeleteWithSuggestionOfDeletedObject,
+		"ValidateDeletionWithSuggestion":             storagetesting.RunTestValidateDeletionWithSuggestion,
+		"ValidateDeletionWithOnlySuggestionValid":    storagetesting.RunTestValidateDeletionWithOnlySuggestionValid,
+		"PreconditionalDeleteWithSuggestion":         storagetesting.RunTestPreconditionalDeleteWithSuggestion,
+		"PreconditionalDeleteWithOnlySuggestionPass": storagetesting.RunTestPreconditionalDeleteWithOnlySuggestionPass,
+		"GetListRecursivePrefix":                     storagetesting.RunTestGetListRecursivePrefix,
+		"GuaranteedUpdateWithTTL":                    storagetesting.RunTestGuaranteedUpdateWithTTL,
+		"GuaranteedUpdateWithConflict":               storagetesting.RunTestGuaranteedUpdateWithConflict,
+		"GuaranteedUpdateWithSuggestionAndConflict":  storagetesting.RunTestGuaranteedUpdateWithSuggestionAndConflict,
+		"ListPaging":                                 storagetesting.RunTestListPaging,
+		"NamespaceScopedList":                        storagetesting.RunTestNamespaceScopedList,
+		"KeySchema":                                  storagetesting.RunTestKeySchema,
+		"Watch":                                      storagetesting.RunTestWatch,
+		"DeleteTriggerWatch":                         storagetesting.RunTestDeleteTriggerWatch,
+		"WatchFromNonZero":                           storagetesting.RunTestWatchFromNonZero,
+		"DelayedWatchDelivery":                       storagetesting.RunTestDelayedWatchDelivery,
+		"WatchContextCancel":                         storagetesting.RunTestWatchContextCancel,
+		"WatcherTimeout":                             storagetesting.RunTestWatcherTimeout,
+		"WatchDeleteEventObjectHaveLatestRV":         storagetesting.RunTestWatchDeleteEventObjectHaveLatestRV,
+		"WatchInitializationSignal":                  storagetesting.RunTestWatchInitializationSignal,
+		"ClusterScopedWatch":                         storagetesting.RunTestClusterScopedWatch,
+		"NamespaceScopedWatch":                       storagetesting.RunTestNamespaceScopedWatch,
+		"WatchBookmarksWithCorrectResourceVersion":   storagetesting.RunTestOptionalWatchBookmarksWithCorrectResourceVersion,
+		"SendInitialEventsBackwardCompatibility":     storagetesting.RunSendInitialEventsBackwardCompatibility,
+		"WatchSemantics":                             storagetesting.RunWatchSemantics,
+		"WatchSemanticInitialEventsExtended":         storagetesting.RunWatchSemanticInitialEventsExtended,
+		"WatchListMatchSingle":                       storagetesting.RunWatchListMatchSingle,
+	} {
+		all[name] = func(ctx context.Context, t *testing.T, f *fixture) { run(ctx, t, f) }
+	}
+	return all
+}
+
+// specialCases are the tests that want more than the storage.
+func specialCases() map[string]caseFunc {
+	stats := func(ctx context.Context, t *testing.T, f *fixture, sizes bool) {
+		storagetesting.RunTestStats(ctx, t, f, f.codec, *f.transformer.Load(), sizes)
+	}
 	return map[string]caseFunc{
-		"Create":             func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestCreate(c, t, f, f.invariants) },
-		"CreateWithTTL":      func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestCreateWithTTL(c, t, f) },
-		"CreateWithKeyExist": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestCreateWithKeyExist(c, t, f) },
-		"Get":                func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestGet(c, t, f) },
-		"UnconditionalDelete": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestUnconditionalDelete(c, t, f)
-		},
-		"ConditionalDelete":    func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestConditionalDelete(c, t, f) },
-		"DeleteWithSuggestion": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestDeleteWithSuggestion(c, t, f) },
-		"DeleteWithSuggestionAndConflict": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestDeleteWithSuggestionAndConflict(c, t, f)
-		},
-		"DeleteWithConflict": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestDeleteWithConflict(c, t, f) },
-		"DeleteWithSuggestionOfDeletedObject": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestDeleteWithSuggestionOfDeletedObject(c, t, f)
-		},
-		"ValidateDeletionWithSuggestion": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestValidateDeletionWithSuggestion(c, t, f)
-		},
-		"ValidateDeletionWithOnlySuggestionValid": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestValidateDeletionWithOnlySuggestionValid(c, t, f)
-		},
-		"PreconditionalDeleteWithSuggestion": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestPreconditionalDeleteWithSuggestion(c, t, f)
-		},
-		"PreconditionalDeleteWithOnlySuggestionPass": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestPreconditionalDeleteWithOnlySuggestionPass(c, t, f)
-		},
+		"Create": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestCreate(c, t, f, f.invariants) },
 		"List": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestList(c, t, f, f.compact, false, nil)
 		},
@@ -164,20 +186,17 @@ func suite() map[string]caseFunc {
 		"GetListNonRecursive": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestGetListNonRecursive(c, t, f.advance, f)
 		},
-		"GetListRecursivePrefix": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestGetListRecursivePrefix(c, t, f)
-		},
 		"GetListWithoutErrorAggregation": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestGetListWithoutErrorAggregation(c, t, &overridable{fixture: f}, errors.New("bits flipped"))
 		},
 		"ListContinuation": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestListContinuation(c, t, f, noCalls)
+			storagetesting.RunTestListContinuation(c, t, f, ignoreCalls)
 		},
 		"ListPaginationRareObject": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestListPaginationRareObject(c, t, f, noCalls)
+			storagetesting.RunTestListPaginationRareObject(c, t, f, ignoreCalls)
 		},
 		"ListContinuationWithFilter": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestListContinuationWithFilter(c, t, f, noCalls)
+			storagetesting.RunTestListContinuationWithFilter(c, t, f, ignoreCalls)
 		},
 		"ListInconsistentContinuation": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestListInconsistentContinuation(c, t, f, f.compact)
@@ -188,68 +207,34 @@ func suite() map[string]caseFunc {
 		"GuaranteedUpdate": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestGuaranteedUpdate(c, t, &prefixed{f}, f.invariants)
 		},
-		"GuaranteedUpdateWithTTL": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestGuaranteedUpdateWithTTL(c, t, f)
-		},
 		"GuaranteedUpdateChecksStoredData": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestGuaranteedUpdateChecksStoredData(c, t, &prefixed{f})
-		},
-		"GuaranteedUpdateWithConflict": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestGuaranteedUpdateWithConflict(c, t, f)
-		},
-		"GuaranteedUpdateWithSuggestionAndConflict": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestGuaranteedUpdateWithSuggestionAndConflict(c, t, f)
 		},
 		"TransformationFailure": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestTransformationFailure(c, t, &prefixed{f})
 		},
-		"Stats": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestStats(c, t, f, f.codec, *f.transformer.Load(), false)
+		"Stats": func(c context.Context, t *testing.T, f *fixture) { stats(c, t, f, false) },
+		"StatsWithSizes": func(c context.Context, t *testing.T, f *fixture) {
+			if err := f.EnableResourceSizeEstimation(func(context.Context) ([]string, error) { return nil, nil }); err != nil {
+				t.Fatal(err)
+			}
+			stats(c, t, f, true)
 		},
-		"ListPaging":          func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestListPaging(c, t, f) },
-		"NamespaceScopedList": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestNamespaceScopedList(c, t, f) },
 		"CompactRevision": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestCompactRevision(c, t, f, f.advance, f.compact)
 		},
-		"KeySchema": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestKeySchema(c, t, f) },
-
-		"Watch": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestWatch(c, t, f) },
 		"WatchFromZero": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestWatchFromZero(c, t, f, f.compact)
 		},
-		"DeleteTriggerWatch":   func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestDeleteTriggerWatch(c, t, f) },
-		"WatchFromNonZero":     func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestWatchFromNonZero(c, t, f) },
-		"DelayedWatchDelivery": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestDelayedWatchDelivery(c, t, f) },
 		"WatchError": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestWatchError(c, t, &prefixed{f})
-		},
-		"WatchContextCancel": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestWatchContextCancel(c, t, f) },
-		"WatcherTimeout":     func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestWatcherTimeout(c, t, f) },
-		"WatchDeleteEventObjectHaveLatestRV": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestWatchDeleteEventObjectHaveLatestRV(c, t, f)
-		},
-		"WatchInitializationSignal": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestWatchInitializationSignal(c, t, f)
 		},
 		"ProgressNotify": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunOptionalTestProgressNotify(c, t, f, f.advance)
 		},
-		"ClusterScopedWatch":   func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestClusterScopedWatch(c, t, f) },
-		"NamespaceScopedWatch": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunTestNamespaceScopedWatch(c, t, f) },
 		"WatchDispatchBookmarkEvents": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunTestWatchDispatchBookmarkEvents(c, t, f, true)
 		},
-		"WatchBookmarksWithCorrectResourceVersion": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunTestOptionalWatchBookmarksWithCorrectResourceVersion(c, t, f)
-		},
-		"SendInitialEventsBackwardCompatibility": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunSendInitialEventsBackwardCompatibility(c, t, f)
-		},
-		"WatchSemantics": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunWatchSemantics(c, t, f) },
-		"WatchSemanticInitialEventsExtended": func(c context.Context, t *testing.T, f *fixture) {
-			storagetesting.RunWatchSemanticInitialEventsExtended(c, t, f)
-		},
-		"WatchListMatchSingle": func(c context.Context, t *testing.T, f *fixture) { storagetesting.RunWatchListMatchSingle(c, t, f) },
 		"WatchErrorIsBlockingFurtherEvents": func(c context.Context, t *testing.T, f *fixture) {
 			storagetesting.RunWatchErrorIsBlockingFurtherEvents(c, t, &prefixed{f})
 		},

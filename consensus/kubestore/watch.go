@@ -244,11 +244,13 @@ func (w *watcher) follow(ctx context.Context, revision int64) error {
 		if c, err = w.r.b.replica.Store().Changes(w.r.table, revision); err != nil {
 			return err
 		}
-		if revision, err = w.sendEvents(ctx, c.Events, revision); err != nil {
-			return err
+		if len(c.Events) > 0 {
+			if revision, err = w.sendEvents(ctx, c.Events, revision); err != nil {
+				return err
+			}
+		} else {
+			revision = max(c.Revision, revision) // nothing happened to the table up to there
 		}
-		// Nothing else happened to the table up to here.
-		revision = max(c.Revision, revision)
 		if err := w.bookmark(ctx, revision, false); err != nil {
 			return err
 		}

@@ -127,11 +127,7 @@ func compare(t *rapid.T, s *Store, m *model) {
 	}
 	var events []string
 	for _, name := range []string{"/a/", "/b/"} {
-		changes, err := s.Changes(name, firstRevision)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, ev := range changes.Events {
+		for _, ev := range allEvents(t, s, name) {
 			if ev.Current == nil {
 				events = append(events, fmt.Sprintf("%d %s %s deleted", ev.Revision, name, ev.Key()))
 				continue
@@ -142,6 +138,21 @@ func compare(t *rapid.T, s *Store, m *model) {
 	want := slices.Sorted(slices.Values(m.events))
 	if slices.Sort(events); !slices.Equal(events, want) {
 		t.Fatalf("events %q, want %q", events, want)
+	}
+}
+
+func allEvents(t *rapid.T, s *Store, table string) []*Event {
+	var all []*Event
+	for rev := int64(firstRevision); ; {
+		changes, err := s.Changes(table, rev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(changes.Events) == 0 {
+			return all
+		}
+		all = append(all, changes.Events...)
+		rev = all[len(all)-1].Revision
 	}
 }
 

@@ -96,17 +96,21 @@ func (s *Store) viewBase(table string, rev int64) (View, []*Event, error) {
 	if i < len(t.kept) {
 		base = t.kept[i]
 	}
-	undo := t.after(rev)
+	undo := t.after(rev, len(t.events))
 	for len(undo) > 0 && undo[len(undo)-1].Revision > base.Revision {
 		undo = undo[:len(undo)-1]
 	}
 	return View{Revision: rev, tree: base.tree.Copy()}, undo, nil
 }
 
+// maxEventsAtOnce bounds what one call of [Store.Changes] copies.
+const maxEventsAtOnce = 256
+
 // Changes is what happened to a table after a revision.
 type Changes struct {
+	// Events are the oldest ones; ask again after the last.
 	Events []*Event
-	// Revision is the store's: nothing else happened to the table up to it.
+	// Revision is the store's. When there are no events, nothing happened to the table up to it.
 	Revision int64
 	// Changed is closed by the table's next write. It is set only when there are no events.
 	Changed <-chan struct{}
@@ -136,7 +140,7 @@ func (s *Store) changesLocked(t *table, rev int64) (Changes, error) {
 	if rev < t.floor {
 		return Changes{}, ErrCompacted
 	}
-	c := Changes{Revision: s.rev, Events: t.after(rev)}
+	c := Changes{Revision: s.rev, Events: t.after(rev, maxEventsAtOnce)}
 	if len(c.Events) == 0 {
 		c.Changed = t.notify
 	}

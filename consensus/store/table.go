@@ -185,13 +185,13 @@ func (t *table) forget(ev *Event) {
 	}
 }
 
-// after returns the events with a revision above rev.
-func (t *table) after(rev int64) []*Event {
+// after returns up to limit of the events with a revision above rev, in a slice of the caller's own.
+func (t *table) after(rev int64, limit int) []*Event {
 	i, found := slices.BinarySearchFunc(t.events, rev, func(e *Event, r int64) int { return cmp.Compare(e.Revision, r) })
 	if found {
 		i++
 	}
-	return t.events[i:len(t.events):len(t.events)]
+	return slices.Clone(t.events[i:min(len(t.events), i+limit)])
 }
 
 // keep remembers v for later pages, ordered by revision.
