@@ -136,6 +136,9 @@ func (c *Cluster) Client(t testing.TB) kubernetes.Interface {
 	return client
 }
 
+// LastIndex returns the index of the last entry in the cluster's log.
+func (c *Cluster) LastIndex() uint64 { return c.replica.Status().LastIndex }
+
 func (c *Cluster) serve(ctx context.Context) error {
 	err := c.Server.Run(ctx)
 	c.backend.Close()
