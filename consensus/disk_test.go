@@ -251,7 +251,7 @@ func TestSlowDisk(t *testing.T) {
 	l.stop(t, cfg)
 }
 
-// TestCloseOnFrozenDisk must not hang, nor end the process.
+// TestCloseOnFullDisk must not hang, nor lose what was acknowledged before.
 func TestCloseOnFullDisk(t *testing.T) {
 	v := newVolume(t, 32)
 	cfg := diskConfig(v)

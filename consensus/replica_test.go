@@ -406,7 +406,6 @@ func newCluster(t *testing.T) *cluster {
 		}
 		transports = append(transports, tr)
 		cfg.Transport = tr
-		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 		c.replicas = append(c.replicas, open(t, cfg))
 	}
 	first := c.replicas[0]
@@ -417,6 +416,10 @@ func newCluster(t *testing.T) *cluster {
 			t.Fatal(err)
 		}
 	}
+	write(t, first, "founded", "v")
+	eventually(t, 15*time.Second, "all voters to know each other", func() bool {
+		return !slices.ContainsFunc(c.replicas, func(r *Replica) bool { return read(r, "founded") == "" })
+	})
 	return c
 }
 
@@ -467,7 +470,7 @@ func TestLostLeadIsUnknown(t *testing.T) {
 	}
 }
 
-// TestFullDiskGivesUpTheLead breaks the leader's disk: another takes over, and the first comes back.
+// TestBrokenDiskGivesUpTheLead breaks the leader's disk: another takes over, and the first comes back.
 func TestBrokenDiskGivesUpTheLead(t *testing.T) {
 	c := newCluster(t)
 	old := c.leader(t, nil)
