@@ -12,7 +12,7 @@ import (
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
 )
 
-// TestFurnishesNamespaces: every active namespace, early or late, has the CA and the default account; what is
+// TestFurnishesNamespaces: with both loops, every active namespace, early or late, has the CA and the default account; what is
 // changed or deleted comes back; a terminating namespace gets nothing.
 func TestFurnishesNamespaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -70,6 +70,7 @@ type decider struct {
 	memo    *Memo
 	rng     *rand.Rand
 	ties    []int
+	zones   []float64
 }
 
 func (d *decider) place(pod *Pod) Decision {
@@ -82,7 +83,7 @@ func (d *decider) place(pod *Pod) Decision {
 	}
 	e := d.memo.class(pod, d.view)
 	d.refresh(e)
-	rel := e.c.relate(d.nodes, e.nodes)
+	rel := e.relate(d.nodes)
 	at := d.best(e, rel)
 	if at < 0 {
 		return Decision{Pod: pod, Refused: d.explain(e)}
@@ -93,63 +94,82 @@ func (d *decider) place(pod *Pod) Decision {
 
 // evaluation is what a class makes of one node. It holds as long as the node is the same.
 type evaluation struct {
-	node           *Node
 	object         *v1.Node
 	fixed, verdict verdict
 	short, never   uint64
-	room           int64
-	intolerable    int64
-	preference     int64
 	tally          tally
+}
 
-	related verdict // by the pods elsewhere: holds for one decision only
+// candidate is the part of an evaluation that each placement scans, kept small and apart for that.
+type candidate struct {
+	fits        bool
+	mates, zone int32
+	room        int64
+	intolerable int32
+	preference  int32
+
+	// For one placement only: by the pods elsewhere.
+	related verdict
+	crowd   int64
 }
 
 // refresh evaluates the nodes that changed since the class was last looked at.
 func (d *decider) refresh(e *evaluated) {
-	if len(e.nodes) != len(d.nodes) {
-		e.nodes = append(e.nodes[:0], make([]evaluation, len(d.nodes))...)
+	if count := len(d.nodes); len(e.seen) != count {
+		e.nodes, e.seen, e.candidates, e.forbidding = make([]evaluation, count), make([]*Node, count), make([]candidate, count), 0
 	}
 	for i, n := range d.nodes {
-		if v := &e.nodes[i]; v.node != n {
-			e.c.evaluate(n, v)
+		if e.seen[i] != n {
+			e.seen[i] = n
+			e.evaluate(n, &e.nodes[i], &e.candidates[i])
 		}
 	}
 }
 
-func (c *constraints) evaluate(n *Node, v *evaluation) {
+func (e *evaluated) evaluate(n *Node, v *evaluation, to *candidate) {
+	c := e.c
 	if v.object != n.Object || n.Object == nil {
 		v.object, v.fixed = n.Object, c.static(n)
 		if v.fixed == fits {
-			v.intolerable, v.preference = c.intolerable(n), c.preference(n)
+			to.intolerable, to.preference = int32(c.intolerable(n)), int32(c.preference(n))
 		}
 	}
-	v.node, v.verdict, v.short, v.never = n, v.fixed, 0, 0
+	v.verdict, v.short, v.never = v.fixed, 0, 0
 	if v.verdict == fits {
 		v.verdict, v.short, v.never = c.dynamic(n)
 	}
-	if v.verdict == fits {
-		v.room = c.room(n)
+	if to.fits = v.verdict == fits; to.fits {
+		to.room = c.room(n)
 	}
-	v.tally = c.relations.tally(c.pod, n)
+	to.mates, to.zone = c.mates(n), e.zone(n)
+	if len(v.tally.forbids) > 0 {
+		e.forbidding--
+	}
+	if v.tally = c.relations.tally(c.pod, n); len(v.tally.forbids) > 0 {
+		e.forbidding++
+	}
 }
 
 // best finds the node with the highest score; among equals chance decides. Negative: none fits.
 func (d *decider) best(e *evaluated, rel *related) int {
-	span := d.feasible(e, rel)
+	near := d.gather(e)
+	span := d.feasible(e, rel, near)
 	if span.feasible == 0 {
 		return -1
 	}
 	highest := int64(-1)
 	d.ties = d.ties[:0]
-	for i := range e.nodes {
-		v := &e.nodes[i]
-		if v.verdict != fits || v.related != fits {
+	for i := range e.candidates {
+		v := &e.candidates[i]
+		if !v.fits || v.related != fits {
 			continue
 		}
 		score := v.room + span.score(v)
 		if rel != nil {
-			score += span.relatedScore(rel, v.node)
+			score += span.relatedScore(rel, d.nodes[i])
+		}
+		if near != nil {
+			score += near.score(v)
 		}
 		if score > highest {
 			highest, d.ties = score, d.ties[:0]
@@ -164,25 +184,28 @@ func (d *decider) best(e *evaluated, rel *related) int {
 // span holds the extremes over the feasible nodes that raw scores are normalised by.
 type span struct {
 	feasible                     int
-	intolerable, preference      int64
+	intolerable, preference      int32
 	attractionMin, attractionMax int64
 	crowdingMin, crowdingMax     int64
 	soft, spreadSeen             bool
 }
 
-func (d *decider) feasible(e *evaluated, rel *related) span {
+func (d *decider) feasible(e *evaluated, rel *related, near *neighbours) span {
 	var s span
-	for i := range e.nodes {
-		v := &e.nodes[i]
-		if v.verdict != fits {
+	for i := range e.candidates {
+		v := &e.candidates[i]
+		if !v.fits {
 			continue
 		}
 		v.related = fits
 		if rel != nil {
-			if v.related = rel.filter(v.node); v.related != fits {
+			if v.related = rel.filter(d.nodes[i]); v.related != fits {
 				continue
 			}
-			s.observe(rel, v.node)
+			s.observe(rel, d.nodes[i])
+		}
+		if near != nil {
+			near.observe(v)
 		}
 		s.feasible++
 		s.intolerable = max(s.intolerable, v.intolerable)
@@ -207,13 +230,13 @@ func (s *span) observe(rel *related, n *Node) {
 }
 
 // score is the normalised sum of the scores that depend on the node's object.
-func (s *span) score(v *evaluation) int64 {
+func (s *span) score(v *candidate) int64 {
 	tolerable, preferred := int64(maxScore), int64(0)
 	if s.intolerable > 0 {
-		tolerable = maxScore - maxScore*v.intolerable/s.intolerable
+		tolerable = maxScore - maxScore*int64(v.intolerable)/int64(s.intolerable)
 	}
 	if s.preference > 0 {
-		preferred = maxScore * v.preference / s.preference
+		preferred = maxScore * int64(v.preference) / int64(s.preference)
 	}
 	return weightTaint*tolerable + weightAffinity*preferred
 }
@@ -247,7 +270,7 @@ func (d *decider) explain(e *evaluated) *Refusal {
 		case judged == nodeGone:
 			continue
 		case judged == fits:
-			judged = v.related
+			judged = e.candidates[i].related
 		}
 		r := judged.refusal()
 		plugins[r.plugin] = true
@@ -261,7 +284,7 @@ func (d *decider) explain(e *evaluated) *Refusal {
 		switch {
 		case !r.removable || v.never != 0:
 			never++
-		case outranks(e.c.pod, v.node):
+		case outranks(e.c.pod, d.nodes[i]):
 			victims++
 		default:
 			helpless++

@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func decideOne(nodes []*v1.Node, pod *v1.Pod, on map[string][]*v1.Pod) Decision {
@@ -173,6 +174,29 @@ func TestQueueWaitsForWhatHelps(t *testing.T) {
 	}
 }
 
+// TestSpreadsByDefault: a controller's pods go to different zones and hosts, even where one host is emptier.
+func TestSpreadsByDefault(t *testing.T) {
+	cache := NewCache()
+	for i, cpu := range []string{"64", "8", "8", "8"} {
+		n := testNode(fmt.Sprintf("n%d", i), cpu, "64Gi", 110)
+		n.Labels = map[string]string{v1.LabelTopologyZone: fmt.Sprint(i % 2)}
+		cache.SetNode(n)
+	}
+	var pods []*Pod
+	for i := range 4 {
+		p := testPod(fmt.Sprint(i), "1", "1Gi")
+		p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", UID: "rs", Controller: new(true)}}
+		pods = append(pods, NewPod(p))
+	}
+	used := map[string]int{}
+	for _, d := range Decide(cache.View(), pods, NewMemo(), rand.New(rand.NewPCG(1, 1))) {
+		used[d.Node]++
+	}
+	if len(used) != 4 {
+		t.Errorf("four pods on %v, want one on each node", used)
+	}
+}
+
 // TestAssumptionsExpire: what was acknowledged and never seen is given back; what is not yet answered is not.
 func TestAssumptionsExpire(t *testing.T) {
 	cache, now := NewCache(), time.Unix(1000, 0)
@@ -193,7 +217,7 @@ func benchmarkDecide(b *testing.B, nodes, batch int, shared bool) {
 	cache := NewCache()
 	for i := range nodes {
 		n := testNode(fmt.Sprintf("node-%05d", i), "32", "128Gi", 110)
-		n.Labels = map[string]string{v1.LabelHostname: n.Name, "zone": fmt.Sprint(i % 3)}
+		n.Labels = map[string]string{v1.LabelHostname: n.Name, v1.LabelTopologyZone: fmt.Sprint(i % 3)}
 		cache.SetNode(n)
 	}
 	memo, rng := NewMemo(), rand.New(rand.NewPCG(1, 1))
@@ -205,6 +229,7 @@ func benchmarkDecide(b *testing.B, nodes, batch int, shared bool) {
 			if p.Labels = map[string]string{"app": "x"}; !shared {
 				p.Labels["app"] = p.Name
 			}
+			p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", UID: types.UID(p.Labels["app"]), Controller: new(true)}}
 			made++
 			pods[i] = NewPod(p)
 		}

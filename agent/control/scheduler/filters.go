@@ -101,6 +101,7 @@ type constraints struct {
 	preferTolerations []v1.Toleration
 	tolerateCordon    bool
 	relations         relations
+	spreadByDefault   bool
 	// pinnedTo is the only node that can match, when pinned.
 	pinned   bool
 	pinnedTo string
@@ -129,6 +130,7 @@ func compile(pod *Pod, namespaces map[string]map[string]string) *constraints {
 		}
 	}
 	c.relations = newRelations(pod, namespaces)
+	c.spreadByDefault = pod.Controller != "" && len(spec.TopologySpreadConstraints) == 0
 	c.pinnedTo, c.pinned = pinned(pod.Object)
 	return c
 }

@@ -19,9 +19,14 @@ type Memo struct {
 
 // evaluated is a class and its evaluations, in the order of the view's nodes.
 type evaluated struct {
-	c     *constraints
-	nodes []evaluation
-	used  uint64
+	c          *constraints
+	seen       []*Node
+	nodes      []evaluation
+	candidates []candidate
+	// forbidding counts the nodes with pods that want none of the class near them.
+	forbidding int
+	zones      map[string]int32 // numbers
+	used       uint64
 }
 
 // NewMemo makes an empty memo.
@@ -39,7 +44,7 @@ func (m *Memo) class(pod *Pod, view *View) *evaluated {
 	}
 	if _, ok := pinned(pod.Object); ok {
 		// A class of one pod that looks at one node is not worth remembering.
-		m.scratch.c, m.scratch.nodes = compile(pod, view.Namespaces.labels()), m.scratch.nodes[:0]
+		m.scratch = evaluated{c: compile(pod, view.Namespaces.labels())}
 		return &m.scratch
 	}
 	for len(m.classes) >= min(MaxMemoClasses, max(1, MaxMemoEvaluations/max(1, len(view.Nodes)))) {

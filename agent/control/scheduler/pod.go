@@ -7,6 +7,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1"
@@ -91,6 +92,8 @@ type Pod struct {
 	Priority                          int32
 	// Class is equal for pods that every filter and score treats alike; empty for a pod that has a node.
 	Class string
+	// Controller that made the pod, if any: pods of one are spread by default.
+	Controller types.UID
 	// anti are the required anti-affinity terms, which also hold against pods that come later.
 	anti []term
 }
@@ -109,6 +112,9 @@ func NewPod(object *v1.Pod) *Pod {
 	scored := NewResources(resource.PodRequests(object, options))
 	p.ScoredMilliCPU, p.ScoredMemoryBytes = scored.MilliCPU, scored.MemoryBytes
 	p.anti = antiAffinityTerms(object)
+	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
+		p.Controller = owner.UID
+	}
 	if object.Spec.NodeName == "" {
 		p.Class = class(p)
 	}
@@ -178,6 +184,7 @@ func class(p *Pod) string {
 		number(p.Requests.Scalars[name])
 	}
 	text(p.Object.Namespace)
+	text(string(p.Controller))
 	text(spec.NodeName)
 	pairs(p.Object.Labels)
 	pairs(spec.NodeSelector)

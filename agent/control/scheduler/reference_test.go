@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -44,7 +45,7 @@ func (r *reference) place(pod *v1.Pod, rng *rand.Rand) string {
 		if maxPreferred > 0 {
 			score += 2 * (100 * preferred(pod, n) / maxPreferred)
 		}
-		score += r.free(pod, n)
+		score += r.free(pod, n) + r.spreadScore(pod, n, feasible)
 		if score > best {
 			best, ties = score, nil
 		}
@@ -56,6 +57,11 @@ func (r *reference) place(pod *v1.Pod, rng *rand.Rand) string {
 }
 
 func (r *reference) fits(pod *v1.Pod, n *v1.Node) bool {
+	return r.fitsAlone(pod, n) && r.related(pod, n)
+}
+
+// fitsAlone leaves out the pods on other nodes.
+func (r *reference) fitsAlone(pod *v1.Pod, n *v1.Node) bool {
 	if n.Spec.Unschedulable {
 		return false
 	}
@@ -87,7 +93,7 @@ func (r *reference) fits(pod *v1.Pod, n *v1.Node) bool {
 		}
 	}
 	have := n.Status.Allocatable[v1.ResourcePods]
-	return used[v1.ResourcePods] <= have.MilliValue() && r.related(pod, n)
+	return used[v1.ResourcePods] <= have.MilliValue()
 }
 
 // related checks required anti-affinity both ways, required affinity and hard spread.
@@ -215,6 +221,47 @@ func (r *reference) free(pod *v1.Pod, n *v1.Node) int64 {
 	return score
 }
 
+// spreadScore is the built-in spreading over hosts and zones of pods with one controller.
+func (r *reference) spreadScore(pod *v1.Pod, n *v1.Node, feasible []*v1.Node) int64 {
+	if len(pod.OwnerReferences) == 0 || len(pod.Spec.TopologySpreadConstraints) > 0 {
+		return 0
+	}
+	mates := func(in func(*v1.Node) bool) (count int) {
+		for _, other := range r.nodes {
+			for _, p := range r.on[other.Name] {
+				if in(other) && len(p.OwnerReferences) > 0 && p.OwnerReferences[0].UID == pod.OwnerReferences[0].UID {
+					count++
+				}
+			}
+		}
+		return count
+	}
+	if mates(func(*v1.Node) bool { return true }) == 0 {
+		return 0
+	}
+	zones, hosts := map[string]bool{}, 0
+	for _, other := range r.nodes {
+		if zone, ok := other.Labels[v1.LabelTopologyZone]; ok {
+			zones[zone] = true
+		}
+		if r.fitsAlone(pod, other) {
+			hosts++
+		}
+	}
+	crowd := func(n *v1.Node) int64 {
+		sum := float64(mates(func(o *v1.Node) bool { return o == n }))*math.Log(float64(hosts+2)) + 2
+		if zone, ok := n.Labels[v1.LabelTopologyZone]; ok {
+			sum += float64(mates(func(o *v1.Node) bool { return o.Labels[v1.LabelTopologyZone] == zone }))*math.Log(float64(len(zones)+2)) + 4
+		}
+		return int64(math.Round(sum))
+	}
+	lowest, highest := int64(1<<40), int64(0)
+	for _, other := range feasible {
+		lowest, highest = min(lowest, crowd(other)), max(highest, crowd(other))
+	}
+	return 2 * (100 * (highest + lowest - crowd(n)) / max(1, highest))
+}
+
 func tolerated(pod *v1.Pod, t v1.Taint) bool {
 	for _, tol := range pod.Spec.Tolerations {
 		if tol.Key == t.Key && (tol.Effect == "" || tol.Effect == t.Effect) {
@@ -280,7 +327,7 @@ func drawNodes(t *rapid.T) []*v1.Node {
 			rapid.SampledFrom([]string{"1Gi", "4Gi"}).Draw(t, "memory"), rapid.IntRange(1, 8).Draw(t, "pods"))
 		n.Labels = map[string]string{v1.LabelHostname: name}
 		if zone := rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "zone"); zone != "" {
-			n.Labels["zone"] = zone
+			n.Labels[v1.LabelTopologyZone] = zone
 		}
 		n.Spec.Unschedulable = rapid.IntRange(0, 9).Draw(t, "cordon") == 0
 		for _, effect := range []v1.TaintEffect{v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule} {
@@ -299,7 +346,7 @@ func drawTemplate(t *rapid.T) *v1.Pod {
 		rapid.SampledFrom([]string{"", "64Mi", "1Gi"}).Draw(t, "memory"))
 	pod.Labels = map[string]string{"app": rapid.SampledFrom([]string{"x", "y"}).Draw(t, "app")}
 	other := &metav1.LabelSelector{MatchLabels: map[string]string{"app": rapid.SampledFrom([]string{"x", "y"}).Draw(t, "other")}}
-	key := rapid.SampledFrom([]string{"zone", v1.LabelHostname}).Draw(t, "topology")
+	key := rapid.SampledFrom([]string{v1.LabelTopologyZone, v1.LabelHostname}).Draw(t, "topology")
 	pod.Spec.Affinity = &v1.Affinity{}
 	terms := []v1.PodAffinityTerm{{TopologyKey: key, LabelSelector: other}}
 	switch rapid.IntRange(0, 7).Draw(t, "relation") {
@@ -314,13 +361,17 @@ func drawTemplate(t *rapid.T) *v1.Pod {
 	if rapid.IntRange(0, 3).Draw(t, "prefer") == 0 {
 		pod.Spec.Affinity.NodeAffinity = &v1.NodeAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []v1.PreferredSchedulingTerm{
 			{Weight: 3, Preference: v1.NodeSelectorTerm{MatchExpressions: []v1.NodeSelectorRequirement{
-				{Key: "zone", Operator: v1.NodeSelectorOpIn, Values: []string{"a"}}}}}}}
+				{Key: v1.LabelTopologyZone, Operator: v1.NodeSelectorOpIn, Values: []string{"a"}}}}}}}
 	}
 	if rapid.IntRange(0, 4).Draw(t, "select") == 0 {
-		pod.Spec.NodeSelector = map[string]string{"zone": "b"}
+		pod.Spec.NodeSelector = map[string]string{v1.LabelTopologyZone: "b"}
 	}
 	if rapid.IntRange(0, 2).Draw(t, "tolerate") == 0 {
 		pod.Spec.Tolerations = []v1.Toleration{{Key: "gpu", Operator: v1.TolerationOpExists}}
+	}
+	if rapid.Bool().Draw(t, "controlled") {
+		yes := true
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "rs", UID: types.UID(pod.Labels["app"]), Controller: &yes}}
 	}
 	if rapid.IntRange(0, 5).Draw(t, "port") == 0 {
 		pod.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: 80}}

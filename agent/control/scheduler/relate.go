@@ -23,25 +23,21 @@ type related struct {
 }
 
 // relate sums up; it returns nil when no pod relation matters to the class.
-func (c *constraints) relate(nodes []*Node, evaluations []evaluation) *related {
-	r := &related{c: c}
-	for i := range evaluations {
-		for _, key := range evaluations[i].tally.forbids {
+func (e *evaluated) relate(nodes []*Node) *related {
+	if e.forbidding == 0 && e.c.relations.empty() {
+		return nil
+	}
+	r := &related{c: e.c, forbidden: map[domain]bool{}}
+	for i := range e.nodes {
+		for _, key := range e.nodes[i].tally.forbids {
 			if value, ok := topology(nodes[i], key); ok {
-				if r.forbidden == nil {
-					r.forbidden = map[domain]bool{}
-				}
 				r.forbidden[domain{key, value}] = true
 			}
 		}
 	}
-	if c.relations.empty() {
-		if r.forbidden == nil {
-			return nil
-		}
-		return r
+	if !e.c.relations.empty() {
+		r.sum(nodes, e.nodes)
 	}
-	r.sum(nodes, evaluations)
 	return r
 }
 
