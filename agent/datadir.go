@@ -99,3 +99,18 @@ func writeJSON(path string, value any) error {
 	}
 	return os.Rename(temporary, path)
 }
+
+// readJSON reads what writeJSON wrote; a file that is not there leaves the value alone.
+func readJSON(path string, value any) error {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(content, value)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}

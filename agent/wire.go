@@ -8,21 +8,32 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	authuser "k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/metadata"
+	kubernetesversion "k8s.io/component-base/version"
 
 	"github.com/podvine/podvine/agent/api"
 	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
+	"github.com/podvine/podvine/agent/bundle"
+	"github.com/podvine/podvine/agent/cgroup"
+	"github.com/podvine/podvine/agent/control"
 	"github.com/podvine/podvine/agent/pki"
+	"github.com/podvine/podvine/agent/pods"
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/kubestore"
+	"github.com/podvine/podvine/dataplane/netd"
+	"github.com/podvine/podvine/dataplane/podnet"
+	"github.com/podvine/podvine/dataplane/services"
+	"github.com/podvine/podvine/dataplane/services/kube"
 	"github.com/podvine/podvine/gossip"
 )
 
@@ -40,21 +51,26 @@ type node struct {
 	keys    *pki.PKI
 	api     *api.Server
 
+	programs bundle.Programs
+	proxy    *services.Proxy
+	names    *lateNames
+	source   *kube.Source
+	network  *podNetwork
+	pods     *pods.Agent
+	control  *control.Control
+
 	// closers end the parts in the reverse order of their start.
 	closers []func() error
 }
 
 // newNode builds every part and gives each what it needs of the others. What was built is ended again on an error.
-func newNode(ctx context.Context, config Config, log *slog.Logger) (n *node, err error) {
-	n = &node{config: config, log: log}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.close())
-		}
-	}()
-	for _, step := range []func(context.Context) error{n.openDisk, n.openStore, n.openMesh, n.openKeys, n.openAPI} {
+func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error) {
+	n := &node{config: config, log: log}
+	for _, step := range []func(context.Context) error{
+		n.openDisk, n.openStore, n.openMesh, n.openKeys, n.openAPI, n.openDataplane, n.openPods, n.openControl,
+	} {
 		if err := step(ctx); err != nil {
-			return nil, err
+			return nil, errors.Join(err, n.close())
 		}
 	}
 	return n, nil
@@ -68,7 +84,10 @@ func (n *node) openDisk(context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.dir.Close)
-	n.settings, err = loadSettings(n.dir.join("settings.json"), n.config.settings())
+	if n.settings, err = loadSettings(n.dir.join("settings.json"), n.config.settings()); err != nil {
+		return err
+	}
+	n.programs, err = bundle.Unpack(n.dir.join("programs"), n.config.ProgramsDir)
 	return err
 }
 
@@ -81,7 +100,11 @@ func (n *node) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.replica.Close)
-	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store")}); err != nil {
+	ring, err := openDataKeys(n.dir.join("data-keys.json"))
+	if err != nil {
+		return err
+	}
+	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store"), Ring: ring}); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, func() error { n.backend.Close(); return nil })
@@ -132,16 +155,13 @@ func (n *node) openAPI(ctx context.Context) error {
 			ClusterIP: n.settings.serviceAddress(apiServiceOffset),
 			Endpoints: func() ([]netip.Addr, int32) { return []netip.Addr{n.address}, int32(n.config.APIPort) },
 		},
-		Bootstrap: []api.BootstrapHook{standard.Bootstrap()},
+		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
 		Log:       n.log.With("part", "api"),
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if err := os.MkdirAll(n.config.ConfigDir, 0o755); err != nil {
-		return fmt.Errorf("make the configuration folder: %w", err)
-	}
-	return n.keys.WriteAdminKubeconfig(filepath.Join(n.config.ConfigDir, "admin.kubeconfig"), "https://"+address.String(), time.Now())
+	return n.writeKubeconfig()
 }
 
 // security is the usual one, with this member's own paths.
@@ -183,12 +203,164 @@ func (n *node) status(*http.Request) (Status, error) {
 	return status, nil
 }
 
+// openDataplane loads or adopts the service proxy. The pod network follows when the node's ranges are known.
+func (n *node) openDataplane(context.Context) error {
+	unified, err := cgroup.Unified()
+	if err != nil {
+		return err
+	}
+	n.network, n.names = newPodNetwork(), &lateNames{}
+	n.proxy, err = services.Open(services.Config{
+		CgroupPath: unified, BPFFSDir: bpffsDir, NAT: []netip.Addr{n.address}, Netns: podNamespaces, Logger: n.log.With("part", "services"),
+	})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.proxy.Close)
+	n.source, err = kube.New(kube.Config{
+		Informers: n.api.Informers(), NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Logger: n.log.With("part", "services"),
+	})
+	return err
+}
+
+func (n *node) openPods(context.Context) error {
+	as := n.client(pki.NodeUserStart+n.dir.NodeName, pki.NodesGroup)
+	security, err := n.kubeletSecurity(as)
+	if err != nil {
+		return err
+	}
+	labels, taints, err := n.config.nodeMarks()
+	if err != nil {
+		return err
+	}
+	n.pods, err = pods.New(pods.Config{
+		NodeName: n.dir.NodeName, DataDir: n.dir.join("pods"), StateDir: filepath.Join(runDir, "pods"), ImageDir: n.dir.join("containerd"),
+		KubeletDir: n.config.KubeletDir, LogDir: filepath.Join(n.config.LogDir, "pods"), ContainerLogDir: filepath.Join(n.config.LogDir, "containers"),
+		SocketDir: filepath.Join(runDir, "s"), ShimPath: n.programs.Shim, RuncPath: n.programs.Runc, CgroupParent: cgroupName,
+		Client: as, Network: n.network,
+		ClusterDNS: []string{n.settings.serviceAddress(dnsServiceOffset).String()}, ClusterDomain: n.settings.ClusterDomain,
+		NodeIPs: []string{n.address.String()}, NodeLabels: labels, NodeTaints: taints,
+		KubeletVersion: kubernetesversion.Get().GitVersion + "+podvine", APIPort: int32(n.config.KubeletPort),
+		APIListen: netip.AddrPortFrom(n.config.BindAddress, n.config.KubeletPort).String(), Server: security,
+		Log: n.log.With("part", "pods"),
+	})
+	return err
+}
+
+func (n *node) openControl(context.Context) (err error) {
+	n.control, err = control.New(control.Config{
+		ClientFor: func(name string) kubernetes.Interface { return n.loopClient(name) },
+		MetadataFor: func(name string) metadata.Interface {
+			user, groups := control.User(name)
+			return metadata.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: groups}))
+		},
+		Informers: n.api.Informers(), Logger: n.log.With("part", "control"), Liveness: aliveItself{n.dir.NodeName, time.Now()},
+		CA: n.keys.Cluster().CertPEM(), ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
+	})
+	return err
+}
+
+// loopClient acts in process as one of the loops.
+func (n *node) loopClient(name string) kubernetes.Interface {
+	user, groups := control.User(name)
+	return n.client(user, groups...)
+}
+
+// client acts in process as the user.
+func (n *node) client(user string, groups ...string) kubernetes.Interface {
+	return kubernetes.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: append(groups, authuser.AllAuthenticated)}))
+}
+
 // run runs the parts until ctx ends or one of them fails.
 func (n *node) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.api.Run(ctx) })
+	for name, part := range map[string]func(context.Context) error{
+		"API": n.api.Run, "pods": n.pods.Run, "control": n.runControl, "data plane": n.runDataplane, "keys": n.runKeys,
+	} {
+		group.Go(func() error {
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("run %s: %w", name, err)
+			}
+			return nil
+		})
+	}
 	err := group.Wait()
 	return errors.Join(err, n.close())
+}
+
+// runControl runs the loops for as long as this member leads, as often as it does.
+func (n *node) runControl(ctx context.Context) error {
+	for {
+		changed := n.replica.LeadershipChanged()
+		if _, leading := n.replica.Leading(); leading {
+			if err := n.lead(ctx, changed); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return n.control.Run(ctx)
+}
+
+// runDataplane opens the pod network when the node's ranges are known, starts or adopts netd, and feeds both.
+func (n *node) runDataplane(ctx context.Context) error {
+	ranges, err := n.podRanges(ctx)
+	if err != nil {
+		return err
+	}
+	network, err := podnet.Open(ctx, podnet.Config{
+		CIDRs: ranges, ClusterCIDRs: n.settings.podRanges(), StateDir: n.dir.join("network"), BPFFSDir: bpffsDir,
+		Ports: n.proxy, Logger: n.log.With("part", "podnet"),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := network.Close(); err != nil {
+			n.log.Warn("close the pod network", "error", err)
+		}
+	}()
+	dns, err := netd.Start(ctx, netd.Config{
+		Dir: n.dir.join("netd"), Command: []string{n.programs.Netd}, Logger: n.log.With("part", "netd"),
+		Settings: netd.Settings{Addrs: network.Addrs(), Port: dnsPort, Domain: n.settings.ClusterDomain, Build: version.Version},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := dns.Close(); err != nil {
+			n.log.Warn("let go of netd", "error", err)
+		}
+	}()
+	n.names.client = dns
+	static := []*services.Service{
+		dnsService(n.settings.serviceAddress(dnsServiceOffset), network.Addrs()),
+		apiService(n.settings.serviceAddress(apiServiceOffset), netip.AddrPortFrom(n.address, n.config.APIPort)),
+	}
+	for _, service := range static {
+		if err := n.proxy.SetLocal(ctx, service.Name, service); err != nil {
+			return err
+		}
+	}
+	n.network.open(network)
+	return n.source.Run(ctx)
 }
 
 // close ends the parts in the reverse order of their start.
