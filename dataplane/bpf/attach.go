@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,32 +55,61 @@ func (s *Sockets) Attach(cgroupPath string) error {
 	return nil
 }
 
+// side is one of the places on a link where programs are.
+type side struct {
+	suffix string
+	tcx    ebpf.AttachType
+	parent uint32 // of the filter, on kernels without TCX
+}
+
+func sides() (in, out, pod side) {
+	return side{"in", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+		side{"out", ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
+		side{"pod", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS}
+}
+
 // AttachOutside puts the programs for the outside world on a link; name is the link's name.
 func (p *Packets) AttachOutside(name string, ifindex int) error {
-	if err := p.attachTCX(name+"-in", ifindex, ebpf.AttachTCXIngress, p.objects.PvFromOutside); err != nil {
+	in, out, _ := sides()
+	if err := p.attach(name, ifindex, in, p.objects.PvFromOutside); err != nil {
 		return err
 	}
-	return p.attachTCX(name+"-out", ifindex, ebpf.AttachTCXEgress, p.objects.PvToOutside)
+	return p.attach(name, ifindex, out, p.objects.PvToOutside)
 }
 
 // AttachPod puts the program for a pod's packets on the host's end of the pod's link.
 func (p *Packets) AttachPod(name string, ifindex int) error {
-	return p.attachTCX(name+"-pod", ifindex, ebpf.AttachTCXIngress, p.objects.PvFromPod)
+	_, _, pod := sides()
+	return p.attach(name, ifindex, pod, p.objects.PvFromPod)
 }
 
 // Detach takes all programs off a link; a link that is gone, or has none, is no error.
 func (p *Packets) Detach(name string) error {
-	for _, suffix := range []string{"-in", "-out", "-pod"} {
-		err := os.Remove(filepath.Join(p.dir, linksFolder, "tcx-"+name+suffix))
+	in, out, pod := sides()
+	for _, s := range []side{in, out, pod} {
+		err := os.Remove(p.pinPath(name, s))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("unpin programs of link %s: %w", name, err)
 		}
 	}
-	return nil
+	if !p.classic {
+		return nil
+	}
+	l, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", name, err)
+	}
+	return removeFilters(l)
 }
 
-// Attached lists the names of the links that have programs of one kind pinned: "pod" or "in" (outside).
+// Attached lists the names of the links that have programs of one kind: "pod" or "in" (outside).
 func (p *Packets) Attached(kind string) ([]string, error) {
+	if p.classic {
+		return filtered(kind)
+	}
 	entries, err := os.ReadDir(filepath.Join(p.dir, linksFolder))
 	if err != nil {
 		return nil, fmt.Errorf("list pinned links: %w", err)
@@ -95,20 +125,27 @@ func (p *Packets) Attached(kind string) ([]string, error) {
 	return names, nil
 }
 
-func (p *Packets) attachTCX(pinName string, ifindex int, at ebpf.AttachType, program *ebpf.Program) error {
+func (p *Packets) pinPath(name string, s side) string {
+	return filepath.Join(p.dir, linksFolder, "tcx-"+name+"-"+s.suffix)
+}
+
+func (p *Packets) attach(name string, ifindex int, s side, program *ebpf.Program) error {
+	if p.classic {
+		return addFilter(name, ifindex, s, program)
+	}
 	pin := pinnedLink{
-		path:    filepath.Join(p.dir, linksFolder, "tcx-"+pinName),
+		path:    p.pinPath(name, s),
 		program: program,
 		current: func(info *link.Info) bool {
 			tcx := info.TCX()
 			return tcx != nil && int(tcx.Ifindex) == ifindex
 		},
 		attach: func() (link.Link, error) {
-			return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: program, Attach: at})
+			return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: program, Attach: s.tcx})
 		},
 	}
 	if err := pin.ensure(); err != nil {
-		return fmt.Errorf("attach program to link %s: %w", pinName, unsupported("TCX attachment of traffic-control programs", "6.6", err))
+		return fmt.Errorf("attach program to link %s: %w", name, err)
 	}
 	return nil
 }

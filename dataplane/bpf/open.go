@@ -56,6 +56,9 @@ type Sockets struct {
 type Packets struct {
 	objects packetsObjects
 	dir     string
+	// classic is true on kernels without TCX (before 6.6): programs are then filters of a clsact queueing discipline,
+	// which the kernel keeps without a pin.
+	classic bool
 
 	Settings *ebpf.Map // key uint32(0), value Settings
 	Pods     *ebpf.Map // Addr to Pod
@@ -91,6 +94,9 @@ func OpenPackets(dir string) (*Packets, error) {
 	}
 	m := &p.objects.packetsMaps
 	p.Settings, p.Pods, p.Flows = m.PvSettings, m.PvPods, m.PvFlows
+	if p.classic, err = lacksTCX(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	return p, nil
 }
 
@@ -170,10 +176,10 @@ func ensureFS(dir string) error {
 	return nil
 }
 
-// Reset detaches every pinned link below dir and removes the folder with all maps. It needs no open handle.
+// Reset detaches every program and removes dir with all maps. It needs no open handle.
 func Reset(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove pinned programs and maps: %w", err)
 	}
-	return nil
+	return removeAllFilters()
 }

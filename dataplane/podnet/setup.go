@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -16,6 +17,12 @@ import (
 
 // podLink is the name of the link inside a pod, as workloads know it.
 const podLink = "eth0"
+
+// The kernel takes microseconds to raise a link, or, on a busy machine, milliseconds.
+const (
+	linkUpLimit = 5 * time.Second
+	linkUpPoll  = 500 * time.Microsecond
+)
 
 // gateway4 and gateway6 are the next hops of every pod. No machine has them: the pods know the hardware address.
 func gateway(like netip.Addr) netip.Addr {
@@ -107,10 +114,38 @@ func (n *Network) connect(ctx context.Context, r *record, netnsPath string) erro
 	if err := n.configureHostEnd(r, host); err != nil {
 		return errors.Join(err, deleteLink(host))
 	}
+	if err := waitUp(ctx, host, inside); err != nil {
+		return errors.Join(err, deleteLink(host))
+	}
 	if err := n.publish(ctx, r); err != nil {
 		return errors.Join(err, deleteLink(host))
 	}
 	return nil
+}
+
+// waitUp returns once both ends carry packets. The kernel raises the end that was opened first in the background; till
+// then it loses what is sent without a word.
+func waitUp(ctx context.Context, host netlink.Link, inside *netlink.Handle) error {
+	ctx, cancel := context.WithTimeout(ctx, linkUpLimit)
+	defer cancel()
+	for {
+		outer, err := netlink.LinkByIndex(host.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("look at link %s: %w", host.Attrs().Name, err)
+		}
+		inner, err := inside.LinkByName(podLink)
+		if err != nil {
+			return fmt.Errorf("look at link of the pod: %w", err)
+		}
+		if outer.Attrs().OperState == netlink.OperUp && inner.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for link %s to come up: %w", host.Attrs().Name, ctx.Err())
+		case <-time.After(linkUpPoll):
+		}
+	}
 }
 
 // ensurePair returns the host's end of the pod's link pair. A pair that does not end in this namespace is replaced.

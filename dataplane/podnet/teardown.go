@@ -62,6 +62,11 @@ func (n *Network) disconnect(ctx context.Context, r *record) error {
 		if err := n.packets.Pods.Delete(bpf.MakeAddr(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("withdraw pod address %s: %w", addr, err)
 		}
+		// The route would go with the link, but that takes a while.
+		err := netlink.RouteDel(&netlink.Route{Dst: hostAddr(addr).IPNet, Scope: netlink.SCOPE_NOWHERE})
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("withdraw route to pod address %s: %w", addr, err)
+		}
 	}
 	return nil
 }

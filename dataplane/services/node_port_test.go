@@ -84,10 +84,14 @@ func TestUnconnectedSocketKeepsItsBackendAndSeesTheService(t *testing.T) {
 		defer conn.Close()
 		to := netip.AddrPortFrom(vip, 80)
 		first, err := testhost.AskFrom(conn, to)
-		must(t, err)
-		for range 20 {
+		if err != nil {
+			t.Fatalf("first question to %s: %v", to, err)
+		}
+		for i := range 20 {
 			got, err := testhost.AskFrom(conn, to)
-			must(t, err)
+			if err != nil {
+				t.Fatalf("question %d to %s: %v", i, to, err)
+			}
 			if got != first || got.Peer != to {
 				t.Fatalf("answer %+v after %+v", got, first)
 			}

@@ -305,15 +305,20 @@ static __always_inline int enter(struct __sk_buff *skb, struct packet *p, int fr
 	return serve(skb, p, from_outside);
 }
 
+// finish lets the programs of others see what is not ours to decide.
+static __always_inline int finish(int verdict)
+{
+	return verdict <= TC_ACT_OK ? TC_ACT_UNSPEC : verdict;
+}
+
 // On the ingress of a link to the outside world.
 SEC("tc")
 int pv_from_outside(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	if (parse(skb, &p) < 0)
-		return TC_ACT_OK;
-	int verdict = enter(skb, &p, 1);
-	return verdict < 0 ? TC_ACT_OK : verdict;
+		return TC_ACT_UNSPEC;
+	return finish(enter(skb, &p, 1));
 }
 
 // On the egress of a link to the outside world: answers of backends that live in the host's own namespace.
@@ -322,12 +327,12 @@ int pv_to_outside(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	if (parse(skb, &p) < 0 || !p.has_ports)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	struct flow *flow = bpf_map_lookup_elem(&pv_flows, &p.tuple);
 	if (!flow || flow->set)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	struct tuple to = flow->rewritten;
-	return rewrite(skb, &p, &to) < 0 ? TC_ACT_SHOT : TC_ACT_OK;
+	return rewrite(skb, &p, &to) < 0 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 // On the host's end of a pod's link: everything that the pod sends.
@@ -336,11 +341,11 @@ int pv_from_pod(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	if (parse(skb, &p) < 0)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	int verdict = enter(skb, &p, 0);
 	if (verdict < 0)
 		verdict = to_pod(skb, p.tuple.daddr);
-	return verdict < 0 ? TC_ACT_OK : verdict;
+	return finish(verdict);
 }
 
 char __license[] SEC("license") = "Dual MIT/GPL";

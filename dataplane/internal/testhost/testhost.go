@@ -229,6 +229,9 @@ func NewOutside(t testing.TB) *Outside {
 	})
 	must(t, raise("uplink", HostIPv4+"/24", HostIPv6+"/64"))
 	must(t, nsrun.In(o.Netns, func() error { return raise("eth0", OutsideIPv4+"/24", OutsideIPv6+"/64") }))
+	for _, end := range []struct{ netns, link string }{{"", "uplink"}, {o.Netns, "eth0"}} {
+		Eventually(t, exchangeLimit, "link "+end.link+" is up", func() bool { return isUp(end.netns, end.link) })
+	}
 	return o
 }
 
@@ -281,4 +284,15 @@ func Route(t testing.TB, netns, destination, via string) {
 		}
 		return netlink.RouteAdd(&netlink.Route{Dst: to, Gw: net.ParseIP(via)})
 	}))
+}
+
+// isUp reports whether a link carries packets, which the kernel lets it do only some time after it was raised.
+func isUp(netns, link string) bool {
+	up := false
+	err := nsrun.In(netns, func() error {
+		l, err := netlink.LinkByName(link)
+		up = err == nil && l.Attrs().OperState == netlink.OperUp
+		return err
+	})
+	return err == nil && up
 }
