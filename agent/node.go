@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/podvine/podvine/agent/pki"
@@ -43,6 +44,7 @@ func (n *node) kubeletSecurity(client kubernetes.Interface) (kubeletapi.Security
 		TokenAccessReviewTimeout:           reviewTimeout,
 		CacheTTL:                           tokenCache,
 		ClientCertificateCAContentProvider: n.keys.ClusterCA(),
+		WebhookRetryBackoff:                options.DefaultAuthWebhookRetryBackoff(),
 	}
 	authenticator, _, err := authenticates.New()
 	if err != nil {
@@ -50,6 +52,7 @@ func (n *node) kubeletSecurity(client kubernetes.Interface) (kubeletapi.Security
 	}
 	authorizes := authorizerfactory.DelegatingAuthorizerConfig{
 		SubjectAccessReviewClient: client.AuthorizationV1(), AllowCacheTTL: allowedCache, DenyCacheTTL: deniedCache,
+		WebhookRetryBackoff: options.DefaultAuthWebhookRetryBackoff(),
 	}
 	authorizer, err := authorizes.New()
 	if err != nil {
