@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -78,8 +79,11 @@ type serviceREST struct{ *kinds.REST }
 func (r *serviceREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	for attempt := 1; ; attempt++ {
 		created, err := r.REST.Create(ctx, obj.DeepCopyObject(), validate, options)
-		if attempt == maxAttempts || !errors.Is(err, errLost) {
+		if !errors.Is(err, errLost) {
 			return created, err
+		}
+		if attempt == maxAttempts {
+			return nil, r.giveUp(obj.(*corev1.Service).Name, err)
 		}
 	}
 }
@@ -89,8 +93,16 @@ func (r *serviceREST) Update(ctx context.Context, name string, info rest.Updated
 	update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
 	for attempt := 1; ; attempt++ {
 		updated, created, err := r.REST.Update(ctx, name, info, create, update, force, options)
-		if attempt == maxAttempts || !errors.Is(err, errLost) {
+		if !errors.Is(err, errLost) {
 			return updated, created, err
 		}
+		if attempt == maxAttempts {
+			return nil, false, r.giveUp(name, err)
+		}
 	}
+}
+
+// giveUp answers a write that lost too often as a conflict, so that clients try again.
+func (r *serviceREST) giveUp(name string, err error) error {
+	return apierrors.NewConflict(r.DefaultQualifiedResource, name, err)
 }
