@@ -25,6 +25,8 @@ const (
 	stormNodes = 3
 	// stormSeconds is when to look again whether the storm is over.
 	stormSeconds = 5
+	// reviveSeconds is how long an agent that calls its node ready is believed against gossip.
+	reviveSeconds = 10
 	// unknownGraceSeconds is how long a node that liveness knows nothing of is left as it is: a new leader's
 	// gossip may still be gathering its members.
 	unknownGraceSeconds = 40
@@ -61,6 +63,10 @@ func DecideNode(view NodeView, now time.Time) NodePlan {
 	conditions := view.Node.Status.Conditions
 	switch {
 	case view.Alive:
+	case now.Sub(revived(view)) < reviveSeconds*time.Second:
+		// Its agent answers though gossip does not hear it; two writers must not take turns at its conditions.
+		plan.Again = reviveSeconds*time.Second - now.Sub(revived(view))
+		view.Alive = true
 	case view.Since.IsZero() && now.Sub(view.Watching) < unknownGraceSeconds*time.Second:
 		plan.Again = unknownGraceSeconds*time.Second - now.Sub(view.Watching)
 	default:
@@ -76,6 +82,16 @@ func DecideNode(view NodeView, now time.Time) NodePlan {
 		plan.Taints, plan.SetTaints = taints, true
 	}
 	return plan
+}
+
+// revived is when the node's agent said, after the death, that the node is ready; else the zero time.
+func revived(view NodeView) time.Time {
+	for _, c := range view.Node.Status.Conditions {
+		if c.Type == v1.NodeReady && c.Status == v1.ConditionTrue && !view.Since.IsZero() && c.LastTransitionTime.After(view.Since) {
+			return c.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }
 
 // markDead sets what the node's agent would report to unknown.

@@ -83,7 +83,7 @@ func New(cfg Config) (*Loop, error) {
 	l.driver, err = loop.New(loop.Config{
 		Name: "replicaset",
 		Sources: []loop.Source{
-			loop.OnKey(sets.Informer()),
+			loop.On(sets.Informer(), l.setKeys),
 			loop.On(podInformer, l.podKeys),
 		},
 		All:       func() []string { return l.setIndex.ListKeys() },
@@ -105,6 +105,15 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.recorder = recorder
 	}
 	return l.driver.Run(ctx)
+}
+
+// setKeys is the set itself; one that is gone needs no memory of what was done for it.
+func (l *Loop) setKeys(old, new *appsv1.ReplicaSet) []string {
+	if new == nil {
+		l.pending.Forget(old.UID)
+		return nil
+	}
+	return []string{loop.Key(new)}
 }
 
 // podKeys are the sets that a pod's change concerns: its controller before and after, or, for a pod without
@@ -141,7 +150,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	}
 	set, err := l.sets.ReplicaSets(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
-		return 0, nil // its memory ends with its pods' events or by age
+		return 0, nil
 	}
 	if err != nil {
 		return 0, err
