@@ -1,8 +1,8 @@
 // Package api serves the Kubernetes API of one member: aggregation, the built-in kinds and custom resources in one
 // process, on the published libraries, over whatever storage it is given.
 //
-// Ownership: [New] builds the whole server without starting anything; [Server.Run] starts every goroutine, and has
-// joined or ended them when it returns. The listener belongs to the server from New on. Clients from
+// Ownership: [New] builds the whole server without starting anything; [Server.Run] starts every goroutine, drains
+// requests when its context ends, and leaves none that outlives the context. The listener belongs to the server from New on. Clients from
 // [Server.ClientConfig] go through the complete handler chain without a socket; informers from [Server.Informers] read
 // the storage itself and share its decoded objects, which nobody may change.
 //

@@ -22,15 +22,16 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/priorityclass"
 	"github.com/podvine/podvine/agent/api/kinds/rbac"
 	"github.com/podvine/podvine/agent/api/kinds/replicaset"
+	"github.com/podvine/podvine/agent/api/kinds/reviews"
 	"github.com/podvine/podvine/agent/api/kinds/secret"
 	"github.com/podvine/podvine/agent/api/kinds/service"
 	"github.com/podvine/podvine/agent/api/kinds/serviceaccount"
 	"github.com/podvine/podvine/agent/api/kinds/servicecidr"
 )
 
-// Resources returns every built-in kind that is served. A kind is installed by being in this list. rules returns what
-// resolves the rules that a user holds; it is called when requests are served.
-func Resources(rules func() authorizer.RuleResolver) []kinds.Resource {
+// Resources returns every built-in kind that is served. A kind is installed by being in this list. access returns
+// what answers questions about users and their rights; it is called when requests are served.
+func Resources(access func() reviews.Access) []kinds.Resource {
 	return slices.Concat(
 		[]kinds.Resource{
 			configmap.Resource(),
@@ -54,6 +55,7 @@ func Resources(rules func() authorizer.RuleResolver) []kinds.Resource {
 			flowcontrol.Schemas(),
 		},
 		event.Resources(),
-		rbac.Resources(rules),
+		rbac.Resources(func() authorizer.RuleResolver { return access().RuleResolver }),
+		reviews.Resources(access),
 	)
 }

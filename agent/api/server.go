@@ -7,13 +7,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/kube-aggregator/pkg/apiserver"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/kinds/reviews"
 )
 
 // Server is a built API server. Its methods may be called at any time from any goroutine; Run only once.
@@ -39,7 +39,9 @@ func New(config Config) (*Server, error) {
 		config.Nodes = noNodes{}
 	}
 	s := &Server{config: config, loopback: newLoopback()}
-	s.resources = Resources(func() authorizer.RuleResolver { return s.security.RuleResolver })
+	s.resources = Resources(func() reviews.Access {
+		return reviews.Access{Authenticator: s.security.Authenticator, Audiences: s.security.Audiences, RuleResolver: s.security.RuleResolver}
+	})
 	var err error
 	if s.scheme, err = kinds.NewScheme(s.resources); err != nil {
 		return nil, fmt.Errorf("build scheme: %w", err)
@@ -63,7 +65,7 @@ func New(config Config) (*Server, error) {
 	return s, nil
 }
 
-// Run serves until the context ends, then drains requests and returns.
+// Run serves until the context ends, then drains requests and returns. Every goroutine ends with the context too.
 func (s *Server) Run(ctx context.Context) error { return s.run(ctx) }
 
 // ClientConfig returns the configuration of a client whose requests go to the handler chain directly, as that user:
