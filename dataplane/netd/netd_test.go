@@ -93,10 +93,8 @@ func resolver(network string, server netip.AddrPort, netns string) *net.Resolver
 
 func expect(t *testing.T, r *net.Resolver, name, want string) {
 	t.Helper()
-	var got []string
-	var err error
-	testhost.Eventually(t, limit, fmt.Sprintf("%s is %s (now %v, %v)", name, want, got, err), func() bool {
-		got, err = r.LookupHost(t.Context(), name)
+	testhost.Eventually(t, limit, name+" is "+want, func() bool {
+		got, err := r.LookupHost(t.Context(), name)
 		return err == nil && len(got) == 1 && got[0] == want
 	})
 }

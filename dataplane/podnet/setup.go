@@ -114,7 +114,7 @@ func (n *Network) connect(ctx context.Context, r *record, netnsPath string) erro
 	if err := n.configureHostEnd(r, host); err != nil {
 		return errors.Join(err, deleteLink(host))
 	}
-	if err := waitUp(ctx, host, inside); err != nil {
+	if err := waitUp(ctx, r, host, inside); err != nil {
 		return errors.Join(err, deleteLink(host))
 	}
 	if err := n.publish(ctx, r); err != nil {
@@ -123,22 +123,15 @@ func (n *Network) connect(ctx context.Context, r *record, netnsPath string) erro
 	return nil
 }
 
-// waitUp returns once both ends carry packets. The kernel raises the end that was opened first in the background; till
-// then it loses what is sent without a word.
-func waitUp(ctx context.Context, host netlink.Link, inside *netlink.Handle) error {
+// waitUp returns once both ends carry packets and the pod receives on its addresses. The kernel raises the end that was
+// opened first, and takes an IPv6 address into use, in the background; till then it loses what is sent without a word.
+func waitUp(ctx context.Context, r *record, host netlink.Link, inside *netlink.Handle) error {
 	ctx, cancel := context.WithTimeout(ctx, linkUpLimit)
 	defer cancel()
 	for {
-		outer, err := netlink.LinkByIndex(host.Attrs().Index)
-		if err != nil {
-			return fmt.Errorf("look at link %s: %w", host.Attrs().Name, err)
-		}
-		inner, err := inside.LinkByName(podLink)
-		if err != nil {
-			return fmt.Errorf("look at link of the pod: %w", err)
-		}
-		if outer.Attrs().OperState == netlink.OperUp && inner.Attrs().OperState == netlink.OperUp {
-			return nil
+		up, err := isUp(r, host, inside)
+		if err != nil || up {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -146,6 +139,35 @@ func waitUp(ctx context.Context, host netlink.Link, inside *netlink.Handle) erro
 		case <-time.After(linkUpPoll):
 		}
 	}
+}
+
+func isUp(r *record, host netlink.Link, inside *netlink.Handle) (bool, error) {
+	outer, err := netlink.LinkByIndex(host.Attrs().Index)
+	if err != nil {
+		return false, fmt.Errorf("look at link %s: %w", host.Attrs().Name, err)
+	}
+	inner, err := inside.LinkByName(podLink)
+	if err != nil {
+		return false, fmt.Errorf("look at link of the pod: %w", err)
+	}
+	if outer.Attrs().OperState != netlink.OperUp || inner.Attrs().OperState != netlink.OperUp {
+		return false, nil
+	}
+	for _, addr := range r.Addrs {
+		if addr.Is4() {
+			continue
+		}
+		// The route of an address in use is in the table of local addresses.
+		filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: hostAddr(addr).IPNet}
+		routes, err := inside.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return false, fmt.Errorf("look at routes of the pod: %w", err)
+		}
+		if len(routes) == 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // ensurePair returns the host's end of the pod's link pair. A pair that does not end in this namespace is replaced.

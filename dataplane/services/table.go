@@ -332,7 +332,7 @@ func compareSetKeys(a, b setKey) int {
 		cmp.Compare(v6(a), v6(b)), cmp.Compare(a.scope, b.scope))
 }
 
-// backendsOf lists the distinct addresses of a service's UDP endpoints, terminating ones included.
+// udpEndpoints lists the distinct addresses of a service's UDP endpoints, terminating ones included.
 func udpEndpoints(s *Service) map[netip.AddrPort]bool {
 	out := map[netip.AddrPort]bool{}
 	if s == nil {
