@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -103,15 +104,14 @@ func TestBindsAndExplains(t *testing.T) {
 // TestRetriesFailedBinding: a binding that fails is taken back and tried again; nothing is bound twice.
 func TestRetriesFailedBinding(t *testing.T) {
 	run(t, func(t *testing.T, c *looptest.Cluster) {
-		tries := 0
+		var tries atomic.Int64
 		c.Client.PrependReactor("create", "pods/binding", func(clienttesting.Action) (bool, runtime.Object, error) {
-			tries++
-			return tries <= 2, nil, errors.New("no leader")
+			return tries.Add(1) <= 2, nil, errors.New("no leader")
 		})
 		create(t, c, pod("p", "700m"))
 		c.Settle()
-		if got := get(t, c, "p").Spec.NodeName; got != "n1" || tries != 3 {
-			t.Errorf("on %q after %d tries, want n1 after 3", got, tries)
+		if got := get(t, c, "p").Spec.NodeName; got != "n1" || tries.Load() != 3 {
+			t.Errorf("on %q after %d tries, want n1 after 3", got, tries.Load())
 		}
 	}, node("n1", "1"))
 }

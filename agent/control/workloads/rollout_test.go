@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -163,16 +164,17 @@ func TestIdleWritesNothing(t *testing.T) {
 // TestRefusedPods: a template that the API refuses costs few requests, is told, and recovers by itself.
 func TestRefusedPods(t *testing.T) {
 	run(t, func(b *bench) {
-		refused, tries := true, 0
+		var healed atomic.Bool
+		var tries atomic.Int64
 		b.Client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if tries++; refused {
+			if tries.Add(1); !healed.Load() {
 				return true, nil, errors.New("pods is forbidden: exceeded quota")
 			}
 			return false, nil, nil
 		})
 		b.create(web(50))
-		if tries == 0 || tries > 20 {
-			b.Errorf("%d tries within %s", tries, looptest.SettleTime)
+		if n := tries.Load(); n == 0 || n > 20 {
+			b.Errorf("%d tries within %s", n, looptest.SettleTime)
 		}
 		found := false
 		for _, c := range b.get().Status.Conditions {
@@ -181,7 +183,7 @@ func TestRefusedPods(t *testing.T) {
 		if !found {
 			b.Errorf("conditions %+v", b.get().Status.Conditions)
 		}
-		refused = false
+		healed.Store(true)
 		b.Pass(4 * looptest.SettleTime)
 		if got := len(b.pods()); got != 50 {
 			b.Errorf("%d pods after the quota was raised, want 50", got)
