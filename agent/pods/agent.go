@@ -100,14 +100,17 @@ func (a *Agent) RuntimeCalls() uint64 { return a.rt.Calls() }
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Subscribe first: what ends while the rest is read is not missed.
+	ended := a.rt.Watch(ctx)
 	if err := a.adopt(ctx); err != nil {
 		return errors.Join(err, a.close())
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { a.rt.Watch(ctx, a.containerEnded) })
+	wg.Go(func() { ended(a.containerEnded) })
 	wg.Go(func() { a.svcCtl.Run(ctx.Done()) })
 	wg.Go(func() { a.watchPods(ctx) })
 	wg.Go(func() { a.collectImages(ctx) })
+	wg.Go(func() { a.limitVolumes(ctx) })
 	if !a.cfg.SkipNode {
 		wg.Go(func() { a.keepNode(ctx) })
 	}

@@ -73,7 +73,7 @@ func nodeConfig(dirs podtest.Dirs) Config {
 
 func newNode(t testing.TB) *node {
 	t.Helper()
-	n := &node{t: t, dirs: podtest.NewDirs(t), client: fake.NewClientset(), net: &loopNet{}, events: record.NewFakeRecorder(4096)}
+	n := &node{t: t, dirs: podtest.NewDirs(t), client: fake.NewSimpleClientset(), net: &loopNet{}, events: record.NewFakeRecorder(4096)}
 	n.cfg = nodeConfig(n.dirs)
 	n.cfg.Client, n.cfg.Network, n.cfg.Recorder = n.client, n.net, n.events
 	n.cfg.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))

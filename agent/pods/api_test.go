@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/transport/spdy"
 	utilexec "k8s.io/client-go/util/exec"
 
+	"github.com/podvine/podvine/agent/pods/internal/podtest"
 	"github.com/podvine/podvine/agent/pods/kubeletapi"
 )
 
@@ -83,6 +84,7 @@ func TestKubeletAPI(t *testing.T) {
 	in.Stdin, in.StdinOnce = true, true
 	n.create(newPod("api", box("echo", "echo", "127.0.0.1:9000"), box("count", "count", "10000"), in))
 	n.until("api", "runs", phase(corev1.PodRunning))
+	podtest.Wait(t, "count has said something", func() bool { return strings.Count(n.log("api", "count", 0), "\n") > 2 })
 	base := serveAPI(t, n)
 
 	t.Run("who may", func(t *testing.T) {
@@ -137,7 +139,7 @@ func checkLogs(t *testing.T, base string) {
 	}
 	defer res.Body.Close()
 	r := bufio.NewReader(res.Body)
-	for i := range 500 {
+	for i := range 200 {
 		line, err := r.ReadString('\n')
 		if err != nil || !strings.HasSuffix(strings.Fields(line)[0], strconv.Itoa(i)) {
 			t.Fatalf("followed line %d: %q, %v", i, line, err)

@@ -220,7 +220,7 @@ func (l *limited) Write(p []byte) (int, error) {
 // probe begins a running container's probes: startup first, then the others.
 func (w *worker) probe(spec *corev1.Container, id string, startedAt time.Time, resumed bool) {
 	ctx, cancel := context.WithCancel(w.agent.ctx)
-	mine := false
+	mine, started := false, false
 	w.update(spec.Name, func(c *lifecycle.Container, r *running) {
 		if c.ID != id || c.Phase != lifecycle.Running {
 			return
@@ -231,6 +231,7 @@ func (w *worker) probe(spec *corev1.Container, id string, startedAt time.Time, r
 			c.Started = true
 			c.Ready = c.Ready && resumed || spec.ReadinessProbe == nil
 		}
+		started = c.Started
 	})
 	if !mine {
 		cancel()
@@ -238,7 +239,7 @@ func (w *worker) probe(spec *corev1.Container, id string, startedAt time.Time, r
 	}
 	p := &prober{w: w, spec: spec, id: id, target: w.target(spec, id), startedAt: startedAt, resumed: resumed}
 	w.ops.Go(func() {
-		if spec.StartupProbe != nil && !p.startup(ctx) {
+		if !started && !p.startup(ctx) {
 			return
 		}
 		p.rest(ctx)

@@ -37,7 +37,7 @@ const (
 	echoPort  = "7777"
 )
 
-// killPod is the pod under the killed agent.
+// killDirs are the folders of the agent that is killed.
 func killDirs(root string) podtest.Dirs {
 	return podtest.Dirs{Root: root, Cgroup: "podvine-test-" + filepath.Base(root)}
 }
@@ -50,9 +50,9 @@ func runChild(root string) int {
 	}
 	programs = podtest.Programs{Shim: os.Getenv("PODVINE_SHIM"), Runc: os.Getenv("PODVINE_RUNC"), Box: os.Getenv("PODVINE_BOX")}
 	cfg := nodeConfig(killDirs(root))
-	cfg.Client = fake.NewClientset(newPod("kept", box("echo", "echo", "127.0.0.1:"+echoPort), box("count", "count", strconv.Itoa(countRate))))
+	cfg.Client = fake.NewSimpleClientset(newPod("kept", box("echo", "echo", "127.0.0.1:"+echoPort), box("count", "count", strconv.Itoa(countRate))))
 	cfg.Network, cfg.Recorder = &loopNet{}, record.NewFakeRecorder(100000)
-	cfg.MaxLogBytes, cfg.MaxLogFiles = 2<<20, 100
+	cfg.MaxLogBytes, cfg.MaxLogFiles = 256<<10, 10000
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	a, err := New(cfg)
 	if err != nil {

@@ -93,10 +93,10 @@ func (a *Agent) keepNode(ctx context.Context) {
 	warned := false
 	for {
 		if err := a.syncNode(ctx, store, ctl.HasSynced()); err != nil && ctx.Err() == nil {
-			if !warned {
+			if !warned && !errors.Is(err, errUnheard) {
 				a.log.Warn("update node", "err", err)
 			}
-			warned = true
+			warned = warned || !errors.Is(err, errUnheard)
 			retry.Reset(nodeRetryDelay)
 		} else {
 			warned = false
@@ -152,9 +152,12 @@ func (a *Agent) listImages(ctx context.Context) {
 	a.node.mu.Unlock()
 }
 
+// errUnheard: the API has not answered since this agent began.
+var errUnheard = errors.New("the API has not answered yet")
+
 func (a *Agent) syncNode(ctx context.Context, store cache.Store, synced bool) error {
 	if !synced {
-		return errors.New("the API has not answered yet")
+		return errUnheard
 	}
 	o, ok, err := store.GetByKey(a.cfg.NodeName)
 	if err != nil {

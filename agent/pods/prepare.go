@@ -39,6 +39,9 @@ func (w *worker) prepare(ctx context.Context) {
 
 func (w *worker) makeSandbox(ctx context.Context) (reason string, err error) {
 	pod := w.pod()
+	if lack := unsupported(pod); lack != "" {
+		return "FailedCreatePodSandBox", fmt.Errorf("Failed to create pod sandbox: %s", lack) //nolint:staticcheck // users know these words
+	}
 	w.track()
 	w.noteServices()
 	for _, dir := range []string{w.dir(), filepath.Join(w.dir(), "containers"), w.logDir(), w.agent.cfg.ContainerLogDir} {
@@ -89,6 +92,33 @@ func (w *worker) makeSandbox(ctx context.Context) (reason string, err error) {
 		return "FailedCreatePodSandBox", err
 	}
 	return "", nil
+}
+
+// unsupported names a guarantee that the pod asks for and that this version
+// cannot give; such a pod waits rather than run without it.
+func unsupported(pod *corev1.Pod) string {
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		return "user namespaces (hostUsers: false) are not supported by this version"
+	}
+	psc := pod.Spec.SecurityContext
+	if psc != nil && psc.AppArmorProfile != nil && psc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost {
+		return "AppArmor profiles of type Localhost are not supported by this version"
+	}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			sc := list[i].SecurityContext
+			if sc != nil && sc.AppArmorProfile != nil && sc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost {
+				return "AppArmor profiles of type Localhost are not supported by this version"
+			}
+		}
+	}
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return "resource claims are not supported by this version"
+	}
+	if pod.Spec.RuntimeClassName != nil && *pod.Spec.RuntimeClassName != "" {
+		return fmt.Sprintf("runtime class %q is not supported by this version", *pod.Spec.RuntimeClassName)
+	}
+	return ""
 }
 
 func hostPorts(pod *corev1.Pod) []HostPort {
@@ -158,7 +188,9 @@ func (w *worker) release(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
-		w.agent.log.Error("release pod", "pod", w.uid, "err", err)
+		if ctx.Err() == nil {
+			w.agent.log.Error("release pod", "pod", w.uid, "err", err)
+		}
 		w.agent.later(lifecycle.PrepareRetryDelay, func() {
 			w.mu.Lock()
 			w.sandbox.Busy = false

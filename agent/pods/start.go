@@ -126,7 +126,7 @@ func (a *attempt) begin(c *lifecycle.Container) {
 		c.Restarts++
 	}
 	c.Attempts++
-	c.ID, c.Image, c.ImageID = a.id, a.image.Name, imageID(a.image)
+	c.ID, c.SpecImage, c.Image, c.ImageID = a.id, a.spec.Image, a.image.Name, imageID(a.image)
 	c.Problem, c.RetryAt, c.RetryDelay, c.Unhealthy = nil, time.Time{}, 0, nil
 	c.ExitCode, c.Signal, c.Reason, c.Message = 0, 0, "", ""
 	c.Started, c.Ready = false, false

@@ -64,7 +64,7 @@ func (w *worker) stopContainer(ctx context.Context, act lifecycle.Action, d *dea
 	spec := findContainer(pod, name)
 	if act.GraceSeconds > 0 {
 		w.preStop(ctx, c.ID, spec, exited, d)
-		if err := w.agent.rt.Kill(ctx, c.ID, w.stopSignal(ctx, spec, c)); err != nil {
+		if err := w.agent.rt.Kill(ctx, c.ID, w.stopSignal(ctx, spec, c)); err != nil && ctx.Err() == nil {
 			w.agent.log.Warn("signal container", "pod", pod.Name, "container", name, "err", err)
 		}
 		d.mu.Lock()
@@ -81,7 +81,7 @@ func (w *worker) stopContainer(ctx context.Context, act lifecycle.Action, d *dea
 			return
 		}
 	}
-	if err := w.agent.rt.Kill(ctx, c.ID, unix.SIGKILL); err != nil {
+	if err := w.agent.rt.Kill(ctx, c.ID, unix.SIGKILL); err != nil && ctx.Err() == nil {
 		w.agent.log.Warn("kill container", "pod", pod.Name, "container", name, "err", err)
 	}
 	t := time.NewTimer(killWait)

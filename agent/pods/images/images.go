@@ -111,8 +111,7 @@ func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runt
 	if err != nil {
 		return runtime.ImageInfo{}, err
 	}
-	host := strings.SplitN(full, "/", 2)[0]
-	tries := matching(creds, host, full)
+	tries := matching(creds, hostOf(full), full)
 	if len(tries) == 0 {
 		tries = []Credential{{}}
 	}
@@ -241,6 +240,12 @@ func registryPrefix(p string) string {
 		return "docker.io"
 	}
 	return p
+}
+
+// hostOf is the registry of a complete name.
+func hostOf(full string) string {
+	host, _, _ := strings.Cut(full, "/")
+	return host
 }
 
 func matching(creds []Credential, host, full string) []Credential {

@@ -209,6 +209,8 @@ func (d *decider) keep(c *corev1.Container) bool {
 				grace = *got.Unhealthy.GraceSeconds
 			}
 			d.stop(c.Name, grace, got.Unhealthy.Message)
+		} else if got.SpecImage != "" && got.SpecImage != c.Image {
+			d.stop(c.Name, d.grace(), fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
 		}
 		return false
 	case got.Phase == Exited && !d.restarts(c, got):

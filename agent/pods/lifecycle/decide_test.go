@@ -114,6 +114,7 @@ func TestDecide(t *testing.T) {
 		{"failed", view(pod(never, "main:a", "main:b"), down("a", 0), down("b", 2)), "Release", corev1.PodFailed},
 		{"sidecar ends last", view(pod(never, "side:s", "main:a"), up("s"), down("a", 0)), "Stop s 30", corev1.PodRunning},
 		{"unhealthy", view(pod(always, "main:a"), with(up("a"), func(c *Container) { c.Unhealthy = &Unhealthy{GraceSeconds: ptr.To(int64(7))} })), "Stop a 7", corev1.PodRunning},
+		{"another image", view(pod(always, "main:a"), with(up("a"), func(c *Container) { c.SpecImage = "old" })), "Stop a 30", corev1.PodRunning},
 		{"deletion stops mains", view(deleted(pod(always, "side:s", "main:a", "main:b"), 9), up("s"), up("a"), up("b")), "Stop a 9, Stop b 9", corev1.PodRunning},
 		{"then sidecars", view(deleted(pod(always, "side:s", "side:r", "main:a"), 9), up("s"), up("r"), down("a", 0)), "Stop r 9", corev1.PodRunning},
 		{"hurry", view(deleted(pod(always, "main:a"), 0), with(up("a"), func(c *Container) { c.Busy = Stopping })), "Hurry a 0", corev1.PodRunning},

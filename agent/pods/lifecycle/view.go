@@ -41,6 +41,8 @@ type Container struct {
 	ID    string `json:"id,omitempty"`
 	Phase Phase  `json:"phase,omitempty"`
 	Busy  Busy   `json:"-"`
+	// SpecImage is what the spec asked for when the container was made.
+	SpecImage string `json:"specImage,omitempty"`
 	// Image and ImageID as the status shows them.
 	Image   string `json:"image,omitempty"`
 	ImageID string `json:"imageID,omitempty"`

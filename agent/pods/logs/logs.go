@@ -69,12 +69,13 @@ func Read(ctx context.Context, path string, o Options, w io.Writer, flush func()
 	out := &writer{to: w, opts: o}
 	var changes *fsnotify.Watcher
 	if o.Follow {
-		if changes, err = fsnotify.NewWatcher(); err != nil {
-			return fmt.Errorf("watch log: %w", err)
+		// A host has few watches; a follower without one looks every second.
+		if changes, err = fsnotify.NewWatcher(); err == nil {
+			defer changes.Close()
+			err = changes.Add(filepath.Dir(path))
 		}
-		defer changes.Close()
-		if err := changes.Add(filepath.Dir(path)); err != nil {
-			return fmt.Errorf("watch log: %w", err)
+		if err != nil {
+			changes = nil
 		}
 	}
 	var rest []byte
@@ -106,11 +107,16 @@ func Read(ctx context.Context, path string, o Options, w io.Writer, flush func()
 func wait(ctx context.Context, changes *fsnotify.Watcher) error {
 	t := time.NewTimer(followPoll)
 	defer t.Stop()
+	var events <-chan fsnotify.Event
+	var problems <-chan error
+	if changes != nil {
+		events, problems = changes.Events, changes.Errors
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-changes.Events:
-	case <-changes.Errors:
+	case <-events:
+	case <-problems:
 	case <-t.C:
 	}
 	return nil
@@ -129,11 +135,29 @@ func rotated(f *os.File, path string) *os.File {
 	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at < old.Size() {
 		return nil
 	}
-	next, err := os.Open(path)
+	next, err := os.Open(successor(old, path))
 	if err != nil {
 		return nil
 	}
 	return next
+}
+
+// successor is the file that was begun when old was moved away: the rotated one
+// after it, or the live one.
+func successor(old os.FileInfo, path string) string {
+	found := false
+	all := crilog.Rotated(path)
+	for _, name := range all {
+		if found {
+			return name
+		}
+		st, err := os.Stat(name)
+		found = err == nil && os.SameFile(st, old)
+	}
+	if !found && len(all) > 0 {
+		return all[0] // ours is gone, and this is the oldest that is left
+	}
+	return path
 }
 
 // drain reads whole entries to the end of the file; what is not whole yet is

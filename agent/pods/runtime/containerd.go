@@ -43,6 +43,7 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sys/unix"
 	emptypb "google.golang.org/protobuf/types/known/emptypb"
 
@@ -112,6 +113,8 @@ type Runtime struct {
 	cancel   context.CancelFunc
 	calls    atomic.Uint64
 	users    userCache
+	// described remembers images by digest.
+	described *lru.Cache[string, ImageInfo]
 }
 
 type collector interface {
@@ -138,8 +141,12 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err := log.SetLevel("fatal"); err != nil {
 		return nil, fmt.Errorf("set containerd log level: %w", err)
 	}
+	described, err := lru.New[string, ImageInfo](maxDescribed)
+	if err != nil {
+		return nil, fmt.Errorf("make image cache: %w", err)
+	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r := &Runtime{cfg: cfg, cancel: cancel, set: plugin.NewPluginSet()}
+	r := &Runtime{cfg: cfg, cancel: cancel, set: plugin.NewPluginSet(), described: described}
 	if err := r.start(life); err != nil {
 		r.Close()
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/podvine/podvine/agent/pods/shim/stream"
@@ -16,10 +17,15 @@ type Event struct {
 	Exit        stream.Exit
 }
 
-// Watch calls handle for every container that ends, until ctx does. handle
-// runs on one goroutine and must not block for long.
-func (r *Runtime) Watch(ctx context.Context, handle func(Event)) {
+// Watch subscribes at once and returns a function that calls handle for every
+// container that ends from now on, until ctx does. handle runs on the caller's
+// goroutine and must not block for long.
+func (r *Runtime) Watch(ctx context.Context) func(handle func(Event)) {
 	ch, errs := r.exchange.Subscribe(r.Context(ctx), `topic=="/tasks/exit"`, `topic=="/tasks/oom"`)
+	return func(handle func(Event)) { r.follow(ctx, ch, errs, handle) }
+}
+
+func (r *Runtime) follow(ctx context.Context, ch <-chan *events.Envelope, errs <-chan error, handle func(Event)) {
 	oom := map[string]bool{}
 	for {
 		select {

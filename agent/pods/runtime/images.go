@@ -46,7 +46,13 @@ func (r *Runtime) ImageInfo(ctx context.Context, name string) (ImageInfo, error)
 	return r.describe(ctx, img)
 }
 
+// describe reads an image's manifest and config, which never change for one
+// digest and are remembered.
 func (r *Runtime) describe(ctx context.Context, img images.Image) (ImageInfo, error) {
+	if v, ok := r.described.Get(img.Target.Digest.String()); ok {
+		v.Name, v.CreatedAt = img.Name, img.CreatedAt
+		return v, nil
+	}
 	cs := r.client.ContentStore()
 	m, err := images.Manifest(ctx, cs, img.Target, platforms.Default())
 	if err != nil {
@@ -68,8 +74,12 @@ func (r *Runtime) describe(ctx context.Context, img images.Image) (ImageInfo, er
 	for _, l := range m.Layers {
 		info.SizeBytes += l.Size
 	}
+	r.described.Add(info.Digest, info)
 	return info, nil
 }
+
+// maxDescribed bounds the images whose description is remembered.
+const maxDescribed = 256
 
 // Images lists the store.
 func (r *Runtime) Images(ctx context.Context) ([]ImageInfo, error) {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -223,6 +224,46 @@ func kindWords(k corev1.HostPathType) string {
 		return "block device"
 	}
 	return string(k)
+}
+
+// OverLimit names the first emptyDir on disk that holds more than its
+// sizeLimit; "" when none does. It reads every file's size, so call it rarely.
+func OverLimit(p Pod) (name, limit string) {
+	for i := range p.Facts.Pod.Spec.Volumes {
+		v := &p.Facts.Pod.Spec.Volumes[i]
+		if !Limited(v) {
+			continue
+		}
+		dir, err := p.path(v)
+		if err != nil {
+			continue
+		}
+		var used int64
+		walkErr := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return nil // it went while we looked
+			}
+			if info, err := d.Info(); err == nil {
+				if st, ok := info.Sys().(*syscall.Stat_t); ok {
+					used += st.Blocks * statBlockBytes
+				}
+			}
+			return nil
+		})
+		if walkErr == nil && used > v.EmptyDir.SizeLimit.Value() {
+			return v.Name, v.EmptyDir.SizeLimit.String()
+		}
+	}
+	return "", ""
+}
+
+// statBlockBytes is the unit in which stat counts blocks.
+const statBlockBytes = 512
+
+// Limited tells whether a volume's size has to be watched from outside.
+func Limited(v *corev1.Volume) bool {
+	e := v.EmptyDir
+	return e != nil && e.Medium == corev1.StorageMediumDefault && e.SizeLimit != nil && !e.SizeLimit.IsZero()
 }
 
 // Teardown unmounts and removes everything below the pod's folder.
