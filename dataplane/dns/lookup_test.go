@@ -90,17 +90,21 @@ func TestLookup(t *testing.T) {
 	r := sample()
 	for _, test := range tests {
 		t.Run(test.name+dns.TypeToString[test.qtype], func(t *testing.T) {
-			got := r.Lookup(test.name, test.qtype)
-			if got.Status != test.status {
-				t.Errorf("status %d, want %d", got.Status, test.status)
-			}
-			if rrs := brief(t, got.RRs, test.name); !slices.Equal(rrs, test.want) {
-				t.Errorf("records %q, want %q", rrs, test.want)
-			}
-			if extra := brief(t, got.Extra, ""); !slices.Equal(extra, test.extra) {
-				t.Errorf("additional records %q, want %q", extra, test.extra)
-			}
+			checkAnswer(t, r.Lookup(test.name, test.qtype), test.name, test.status, test.want, test.extra)
 		})
+	}
+}
+
+func checkAnswer(t *testing.T, got Answer, name string, status Status, want, extra []string) {
+	t.Helper()
+	if got.Status != status {
+		t.Errorf("status %d, want %d", got.Status, status)
+	}
+	if rrs := brief(t, got.RRs, name); !slices.Equal(rrs, want) {
+		t.Errorf("records %q, want %q", rrs, want)
+	}
+	if rrs := brief(t, got.Extra, ""); !slices.Equal(rrs, extra) {
+		t.Errorf("additional records %q, want %q", rrs, extra)
 	}
 }
 

@@ -141,3 +141,28 @@ func TestResetLeavesNothing(t *testing.T) {
 	n.openProxy()
 	n.openPods()
 }
+
+// An update that fails half way is not lost: the next one, even an empty one, carries out what is missing.
+func TestFailedUpdateIsCarriedOutByTheNext(t *testing.T) {
+	n := newNode(t)
+	a, b := n.web("a"), n.web("b")
+	n.set(webService(ready(a)))
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	s := webService(ready(b))
+	if err := n.proxy.Apply(cancelled, []services.Change{{Name: s.Name, Service: &s}}); err == nil {
+		t.Fatal("an update that was cancelled succeeded")
+	}
+	got, err := testhost.AskTCP("", netip.AddrPortFrom(vip4, 80))
+	if err != nil || got.Server != "a" {
+		t.Errorf("after the failure: %+v, %v", got, err)
+	}
+	must(t, n.proxy.Apply(context.Background(), nil))
+	got, err = testhost.AskTCP("", netip.AddrPortFrom(vip4, 80))
+	if err != nil || got.Server != "b" {
+		t.Errorf("after the next update: %+v, %v", got, err)
+	}
+	if failures := n.proxy.Stats().Failures; failures != 1 {
+		t.Errorf("%d failures counted", failures)
+	}
+}
