@@ -25,6 +25,11 @@ const (
 	maxWaitingProposals = 8192
 	// maxInflightGroups lets one group be written while the one before is applied.
 	maxInflightGroups = 2
+	// slowGroup is how long groups take on a disk that is worth waiting for company; they wait a lingerPart of that, and
+	// maxLinger at most.
+	slowGroup  = 2 * time.Millisecond
+	lingerPart = 10
+	maxLinger  = 2 * time.Millisecond
 
 	// A snapshot is taken after this many log entries or bytes.
 	snapshotAfterEntries = 16384

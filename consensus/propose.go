@@ -93,6 +93,9 @@ type group struct {
 	proposals []*proposal
 	future    raft.ApplyFuture
 	settled   atomic.Bool
+	// slots is how many the group holds, start when it was dispatched.
+	slots int
+	start time.Time
 }
 
 // Attach implements store.Claim.
@@ -150,8 +153,8 @@ func (p *proposer) forget(number uint64) {
 // runProposer groups what waits while earlier groups are on their way to the disk.
 func (r *Replica) runProposer() {
 	defer close(r.inflight)
-	slots := r.slots
 	var number uint64
+	several := false
 	for {
 		var first *proposal
 		select {
@@ -160,17 +163,46 @@ func (r *Replica) runProposer() {
 			r.rejectWaiting()
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-r.closing:
+		held, ok := r.takeSlots(several)
+		if !ok {
 			first.done <- outcome{err: ErrClosed}
 			r.rejectWaiting()
 			return
 		}
 		number++
-		g := &group{number: number, proposals: r.gather(first)}
+		g := &group{number: number, slots: held, proposals: r.gather(first)}
+		several = len(g.proposals) > 1
 		r.dispatch(g)
 		r.inflight <- g
+	}
+}
+
+// takeSlots waits until a group may go. On a fast disk one group is written while another is applied. On a slow one, where
+// several write at once, groups go one at a time, each after a moment in which those who were just answered can join:
+// else the writers would part into two halves that wait for each other's disk writes.
+func (r *Replica) takeSlots(several bool) (held int, ok bool) {
+	latency := time.Duration(r.groupLatency.Load())
+	held = 1
+	if several && latency > slowGroup {
+		held = maxInflightGroups
+	}
+	for range held {
+		select {
+		case r.slots <- struct{}{}:
+		case <-r.closing:
+			return 0, false
+		}
+	}
+	if held == 1 {
+		return held, true
+	}
+	linger := time.NewTimer(min(latency/lingerPart, maxLinger))
+	defer linger.Stop()
+	select {
+	case <-linger.C:
+		return held, true
+	case <-r.closing:
+		return 0, false
 	}
 }
 
@@ -202,6 +234,7 @@ func (r *Replica) dispatch(g *group) {
 	r.proposer.pending[g.number] = g
 	r.proposer.mu.Unlock()
 	r.metrics.groupSize.Observe(float64(len(g.proposals)))
+	g.start = time.Now()
 	g.future = r.raft.Apply(entry.Encode(make([]byte, 0, size)), 0)
 }
 
@@ -210,7 +243,10 @@ func (r *Replica) runCompleter() {
 	defer close(r.drained)
 	for g := range r.inflight {
 		err := r.await(g.future)
-		<-r.slots
+		r.groupLatency.Store((3*r.groupLatency.Load() + int64(time.Since(g.start))) / 4)
+		for range g.slots {
+			<-r.slots
+		}
 		if err == nil {
 			fault, isFault := g.future.Response().(error)
 			if !isFault {

@@ -36,6 +36,8 @@ type Replica struct {
 	queue    chan *proposal
 	inflight chan *group
 	slots    chan struct{}
+	// groupLatency is how long groups take lately, in nanoseconds.
+	groupLatency atomic.Int64
 	// drained is closed when every write that left the queue has its outcome.
 	drained  chan struct{}
 	proposer *proposer
