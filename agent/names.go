@@ -85,7 +85,7 @@ func dnsServiceObject(clusterIP netip.Addr) *corev1.Service {
 
 // retry calls again until it succeeds or the context ends.
 func retry(ctx context.Context, call func(context.Context) error) error {
-	const pause = 200 * time.Millisecond
+	const pause = 50 * time.Millisecond
 	for {
 		err := call(ctx)
 		if err == nil {

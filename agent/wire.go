@@ -290,6 +290,9 @@ func (n *node) run(ctx context.Context) error {
 
 // runControl runs the loops for as long as this member leads, as often as it does.
 func (n *node) runControl(ctx context.Context) error {
+	if err := n.waitReady(ctx); err != nil {
+		return err
+	}
 	for {
 		changed := n.replica.LeadershipChanged()
 		if _, leading := n.replica.Leading(); leading {
@@ -304,6 +307,14 @@ func (n *node) runControl(ctx context.Context) error {
 		case <-changed:
 		}
 	}
+}
+
+// waitReady returns when the API is: before, the loops would lack the roles that the bootstrap makes.
+func (n *node) waitReady(ctx context.Context) error {
+	client := n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)
+	return retry(ctx, func(ctx context.Context) error {
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
 }
 
 func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
