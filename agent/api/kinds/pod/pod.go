@@ -116,6 +116,7 @@ func prepareForStatusUpdate(_ context.Context, p, old *corev1.Pod) {
 	if p.Status.QOSClass == "" {
 		p.Status.QOSClass = old.Status.QOSClass
 	}
+	podspec.DropDisabledStatus(&p.Status)
 	syncAddresses(&p.Status)
 }
 

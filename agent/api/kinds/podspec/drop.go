@@ -23,6 +23,18 @@ func DropDisabled(spec *corev1.PodSpec) {
 	}
 }
 
+// DropDisabledStatus does the same for what nodes report. It takes the gates DRANodeAllocatableResources,
+// CSIVolumeHealth and ContainerStopSignals as off.
+func DropDisabledStatus(status *corev1.PodStatus) {
+	status.NodeAllocatableResourceClaimStatuses = nil
+	status.VolumeHealth = nil
+	for _, list := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses} {
+		for i := range list {
+			list[i].StopSignal = nil
+		}
+	}
+}
+
 // dropFromContainer takes the gates ContainerStopSignals, H2CContainerProbe and VolumeBindMountOptions as off.
 func dropFromContainer(c *corev1.Container) {
 	drop := func(get *corev1.HTTPGetAction) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 )
 
 // Warnings says what a user should know about a specification that is accepted: deprecated fields, and values that
@@ -165,7 +166,7 @@ func (w *warner) duplicates() {
 			w.add("%s: duplicate ip %q", at, a.IP)
 		}
 		aliases.Insert(a.IP)
-		w.out = append(w.out, validation.GetWarningsForIP(at, a.IP)...)
+		w.address(a.IP, at)
 	}
 	secrets := sets.New[string]()
 	for i, s := range w.spec.ImagePullSecrets {
@@ -179,8 +180,15 @@ func (w *warner) duplicates() {
 	}
 	if d := w.spec.DNSConfig; d != nil {
 		for i, ns := range d.Nameservers {
-			w.out = append(w.out, validation.GetWarningsForIP(w.path.Child("dnsConfig", "nameservers").Index(i), ns)...)
+			w.address(ns, w.path.Child("dnsConfig", "nameservers").Index(i))
 		}
+	}
+}
+
+// address warns of an address that is written in an ambiguous way; what is none at all is an error elsewhere.
+func (w *warner) address(text string, at *field.Path) {
+	if netutils.ParseIPSloppy(text) != nil {
+		w.out = append(w.out, validation.GetWarningsForIP(at, text)...)
 	}
 }
 
@@ -189,10 +197,7 @@ func (w *warner) odds() {
 	if s := w.spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
 		w.add("%s: must be >= 0; negative values are invalid and will be treated as 1", w.path.Child("terminationGracePeriodSeconds"))
 	}
-	w.fractions(w.spec.Overhead, w.path.Child("overhead"), corev1.ResourceMemory)
-	if w.spec.SecurityContext != nil && w.spec.HostNetwork && w.spec.SecurityContext.WindowsOptions == nil {
-		return
-	}
+	w.fractions(w.spec.Overhead, w.path.Child("overhead"), corev1.ResourceMemory, corev1.ResourceEphemeralStorage)
 }
 
 // fractions warns of bytes that are no whole number.
@@ -218,20 +223,13 @@ func (w *warner) container(c *corev1.Container, at *field.Path) {
 	bytes := []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 	w.fractions(c.Resources.Limits, at.Child("resources", "limits"), bytes...)
 	w.fractions(c.Resources.Requests, at.Child("resources", "requests"), bytes...)
-	last := map[string]int{}
+	names := sets.New[string]()
 	for j, e := range c.Env {
-		own := at.Child("env").Index(j)
-		if first, ok := last[e.Name]; ok {
-			// A later value that uses the earlier one is meant so.
-			if !strings.Contains(e.Value, "$("+e.Name+")") {
-				w.add("%s: hides previous definition of %q, which may be dropped when using apply", own, e.Name)
-			}
-			_ = first
+		// A later value that uses the earlier one is meant so.
+		if names.Has(e.Name) && !strings.Contains(e.Value, "$("+e.Name+")") {
+			w.add("%s: hides previous definition of %q, which may be dropped when using apply", at.Child("env").Index(j), e.Name)
 		}
-		last[e.Name] = j
-		if strings.Contains(e.Name, "=") {
-			w.add("%s: environment variable names with '=' are not portable", own.Child("name"))
-		}
+		names.Insert(e.Name)
 	}
 	for j, p := range c.Ports {
 		own := at.Child("ports").Index(j)
