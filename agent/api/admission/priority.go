@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,6 +87,9 @@ func (p *priority) resolve(ctx context.Context, a admission.Attributes, pod *cor
 // class finds a class by name; "" is the default one, which is an unnamed class of value 0 where nobody made another.
 func (p *priority) class(ctx context.Context, a admission.Attributes, name string) (*schedulingv1.PriorityClass, error) {
 	if name == "" {
+		if !p.WaitForReady() { // without its list, the default class would be overlooked
+			return nil, admission.NewForbidden(a, errors.New("not yet ready to handle request"))
+		}
 		class, err := p.defaultClass()
 		if err != nil {
 			return nil, err
