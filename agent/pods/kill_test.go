@@ -154,6 +154,7 @@ func TestAgentKills(t *testing.T) {
 		t.Errorf("the stream carried only %d messages", n)
 	}
 	kill()
+	d.Reboot(t) // the log must stand still while it is checked
 	checkCount(t, filepath.Join(d.Root, "log", "pods", "default_kept_uid-kept", "count", "0.log"))
 }
 
