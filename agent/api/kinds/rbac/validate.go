@@ -90,7 +90,7 @@ func validateBinding(b binding) field.ErrorList {
 	errs := kinds.ValidateObjectMeta(b.meta, b.inside, validName, field.NewPath("metadata"))
 	errs = append(errs, validateRef(b)...)
 	for i := range b.subjects {
-		errs = append(errs, validateSubject(&b.subjects[i], field.NewPath("subjects").Index(i))...)
+		errs = append(errs, validateSubject(&b.subjects[i], b.inside, field.NewPath("subjects").Index(i))...)
 	}
 	for i := range b.subjects {
 		if b.subjects[i].Name == "" {
@@ -119,7 +119,8 @@ func validateRef(b binding) (errs field.ErrorList) {
 	return errs
 }
 
-func validateSubject(s *rbacv1.Subject, path *field.Path) (errs field.ErrorList) {
+// validateSubject reports what is wrong with a subject; in a namespace, that is where an account is by default.
+func validateSubject(s *rbacv1.Subject, inside bool, path *field.Path) (errs field.ErrorList) {
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
 		if s.Name != "" {
@@ -130,7 +131,7 @@ func validateSubject(s *rbacv1.Subject, path *field.Path) (errs field.ErrorList)
 		if s.APIGroup != "" {
 			errs = append(errs, field.NotSupported(path.Child("apiGroup"), s.APIGroup, []string{""}))
 		}
-		if s.Namespace == "" {
+		if s.Namespace == "" && !inside {
 			errs = append(errs, field.Required(path.Child("namespace"), ""))
 		}
 	case rbacv1.UserKind, rbacv1.GroupKind:

@@ -73,6 +73,8 @@ func rulesAnswer(access func() Access) answer[*authorizationv1.SelfSubjectRulesR
 		if err := admit(); err != nil {
 			return err
 		}
+		namespace := r.Spec.Namespace
+		*r = authorizationv1.SelfSubjectRulesReview{} // nothing of the question comes back
 		resolver := access().RuleResolver
 		if resolver == nil {
 			r.Status = authorizationv1.SubjectRulesReviewStatus{
@@ -80,7 +82,7 @@ func rulesAnswer(access func() Access) answer[*authorizationv1.SelfSubjectRulesR
 			}
 			return nil
 		}
-		resources, paths, incomplete, err := resolver.RulesFor(ctx, u, r.Spec.Namespace)
+		resources, paths, incomplete, err := resolver.RulesFor(ctx, u, namespace)
 		r.Status = authorizationv1.SubjectRulesReviewStatus{
 			ResourceRules: resourceRules(resources), NonResourceRules: pathRules(paths), Incomplete: incomplete,
 		}

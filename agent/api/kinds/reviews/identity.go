@@ -7,6 +7,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -58,7 +59,11 @@ func selfAnswer(ctx context.Context, r *authenticationv1.SelfSubjectReview, admi
 	if err := admit(); err != nil {
 		return err
 	}
-	r.Status = authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(u)}
+	// Nothing of the question comes back.
+	*r = authenticationv1.SelfSubjectReview{
+		ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()},
+		Status:     authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(u)},
+	}
 	return nil
 }
 
