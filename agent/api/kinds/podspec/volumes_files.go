@@ -232,8 +232,7 @@ func (p *projection) certificate(s *corev1.PodCertificateProjection, at *field.P
 }
 
 const (
-	maxSignerBytes       = 571 // domain and path together
-	maxSignerDomainBytes = 253
+	maxSignerBytes = 571 // domain and path together
 )
 
 // ValidateSignerName reports what is wrong with the name of a certificate signer: a domain of at least two parts, a
