@@ -38,7 +38,8 @@ func (c Config) Preflight() preflight.Options {
 	}
 }
 
-// quiet turns the libraries' reports of normal life into debug lines; their warnings and errors stay.
+// quiet turns the libraries' reports of normal life into debug lines: they call an error what is a client that has hung
+// up, a watch that is made again, or an answer that came too late. What an operator must know, Podvine says itself.
 type quiet struct{ slog.Handler }
 
 // Enabled implements slog.Handler.
@@ -62,8 +63,8 @@ func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handle
 func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }
 
 func quieter(level slog.Level) slog.Level {
-	if level < slog.LevelWarn {
+	if level < slog.LevelError {
 		return slog.LevelDebug
 	}
-	return level
+	return slog.LevelInfo
 }

@@ -27,7 +27,7 @@ const (
 
 // dnsService leads kube-dns to the netd of this node.
 func dnsService(clusterIP netip.Addr, own []netip.Addr) *services.Service {
-	s := &services.Service{Name: metav1.NamespaceSystem + "/" + dnsServiceName, Static: true, ClusterIPs: []netip.Addr{clusterIP}}
+	s := &services.Service{Name: "node/" + dnsServiceName, Static: true, ClusterIPs: []netip.Addr{clusterIP}}
 	for _, protocol := range []services.Protocol{services.UDP, services.TCP} {
 		port := services.Port{Name: fmt.Sprint("dns-", protocol), Protocol: protocol, Port: dnsServicePort}
 		for _, address := range own {
@@ -41,7 +41,7 @@ func dnsService(clusterIP netip.Addr, own []netip.Addr) *services.Service {
 // apiService leads default/kubernetes to the agent of this node, so that pods need no other.
 func apiService(clusterIP netip.Addr, agent netip.AddrPort) *services.Service {
 	return &services.Service{
-		Name: metav1.NamespaceDefault + "/kubernetes", Static: true, ClusterIPs: []netip.Addr{clusterIP},
+		Name: "node/kubernetes", Static: true, ClusterIPs: []netip.Addr{clusterIP},
 		Ports: []services.Port{{
 			Name: "https", Protocol: services.TCP, Port: 443,
 			Endpoints: []services.Endpoint{{Addr: agent, Ready: true, Serving: true, Local: true}},

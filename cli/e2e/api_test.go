@@ -98,26 +98,20 @@ func TestApplyDiffExplainWaitWatch(t *testing.T) {
 
 func TestBadInputGetsKubernetesAnswers(t *testing.T) {
 	ns := newNamespace(t)
+	create := []string{"create", "-f", "-"}
+	noToken := []string{"get", "pods", "--kubeconfig=/dev/null", "--server=" + restConfig.Host, "--insecure-skip-tls-verify", "--token=not-a-token"}
 	for name, c := range map[string]struct {
 		manifest string
 		args     []string
 		answer   []string
 	}{
-		"invalid":       {"{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: UPPER, image: i}]}}", nil, []string{`The Pod "p" is invalid`, "spec.containers[0].name"}},
-		"unknown field": {"{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dada: {}}", nil, []string{`unknown field "dada"`}},
-		"wrong version": {"{apiVersion: apps/v9, kind: Deployment, metadata: {name: d}}", nil, []string{`no matches for kind "Deployment" in version "apps/v9"`}},
-		"bad token":     {"", []string{"--kubeconfig=/dev/null", "--server=" + "", "get", "pods"}, nil},
+		"invalid":       {"{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: UPPER, image: i}]}}", create, []string{`The Pod "p" is invalid`, "spec.containers[0].name"}},
+		"unknown field": {"{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dada: {}}", create, []string{`unknown field "dada"`}},
+		"wrong version": {"{apiVersion: apps/v9, kind: Deployment, metadata: {name: d}}", create, []string{`no matches for kind "Deployment" in version "apps/v9"`}},
+		"bad token":     {"", noToken, []string{"You must be logged in to the server"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := c.args
-			if args == nil {
-				args = []string{"create", "-f", "-"}
-			}
-			if name == "bad token" {
-				args = []string{"get", "pods", "--kubeconfig=/dev/null", "--server=" + restConfig.Host, "--insecure-skip-tls-verify", "--token=not-a-token"}
-				c.answer = []string{"You must be logged in to the server"}
-			}
-			out, err := tryKubectl(t, ns, c.manifest, args...)
+			out, err := tryKubectl(t, ns, c.manifest, c.args...)
 			if err == nil {
 				t.Errorf("accepted: %s", out)
 			}

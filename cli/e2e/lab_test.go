@@ -143,7 +143,7 @@ func shellArchive() ([]byte, error) {
 	if _, err := w.Write(busybox); err != nil {
 		return nil, err
 	}
-	for _, tool := range strings.Fields("sh cat ls tar echo sleep wget nslookup env id hostname stat head tail true false kill seq nc mkdir touch rm date") {
+	for _, tool := range strings.Fields("sh cat ls tar echo sleep env id hostname stat head tail true false test kill seq nc mkdir touch rm date") {
 		if err := w.WriteHeader(&tar.Header{Name: "bin/" + tool, Linkname: "busybox", Typeflag: tar.TypeSymlink}); err != nil {
 			return nil, err
 		}

@@ -28,10 +28,9 @@ metadata: {name: web}
 spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: http, nodePort: 30081}]}
 `)
 	kubectl(t, ns, "rollout", "status", "deployment/web", "--timeout=60s")
-	shell(t, ns)
 	for _, name := range []string{"web", "web." + ns, "web." + ns + ".svc.cluster.local"} {
 		eventually(t, 20*time.Second, name+" to answer in a pod", func() (string, bool) {
-			out, err := tryKubectl(t, ns, "", "exec", "shell", "--", "wget", "-qO-", "-T", "3", "http://"+name+"/by-name")
+			out, err := tryKubectl(t, ns, "", "exec", "deployment/web", "--", "/app", "get", "http://"+name+"/by-name")
 			return out, err == nil && strings.Contains(out, "hello from web-")
 		})
 	}
@@ -50,15 +49,17 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: http
 	wants(t, string(inside), "hello from web-")
 
 	kubectl(t, ns, "patch", "service", "web", "-p", `{"spec": {"sessionAffinity": "ClientIP"}}`)
+	client := strings.TrimSpace(strings.Split(kubectl(t, ns, "get", "pods", "-o", "name"), "\n")[0])
 	eventually(t, 20*time.Second, "one client to stay with one pod", func() (string, bool) {
-		script := "for i in $(seq 10); do wget -qO- -T 3 http://web; done"
-		out, err := tryKubectl(t, ns, "", "exec", "shell", "--", "sh", "-c", script)
 		pods := map[string]bool{}
-		for line := range strings.Lines(out) {
-			if fields := strings.Fields(line); len(fields) > 2 {
-				pods[fields[2]] = true
+		for range 8 {
+			out, err := tryKubectl(t, ns, "", "exec", client, "--", "/app", "get", "http://web/")
+			fields := strings.Fields(out)
+			if err != nil || len(fields) < 3 {
+				return out, false
 			}
+			pods[fields[2]] = true
 		}
-		return fmt.Sprint(pods, err), err == nil && len(pods) == 1
+		return fmt.Sprint(pods), len(pods) == 1
 	})
 }
