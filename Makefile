@@ -36,36 +36,41 @@ setup: ## install what building and testing need (Debian packages)
 # runc comes from its own published module, with its own dependency versions.
 $(OUT)/runc-$(RUNC):
 	@mkdir -p $(OUT); echo "building runc $(RUNC)"
-	@CGO_ENABLED=1 GOBIN=$(abspath $(OUT)) $(GO) install -trimpath -tags 'seccomp netgo osusergo' \
+	@CGO_ENABLED=1 GOBIN=$(abspath $(OUT)) $(GO) install -tags 'seccomp netgo osusergo' \
 	  -ldflags '-s -w -linkmode external -extldflags -static' github.com/opencontainers/runc@$(RUNC)
 	@mv $(OUT)/runc $@
 
 programs: setup $(OUT)/runc-$(RUNC)
 	@mkdir -p $(OUT) $(PACKED)
 	@cmp -s $(OUT)/runc-$(RUNC) $(OUT)/runc || cp $(OUT)/runc-$(RUNC) $(OUT)/runc
-	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-shim ./agent/pods/shim/podvine-shim
-	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-netd ./dataplane/netd/podvine-netd
-	@$(GO) build -trimpath -ldflags '-s -w' -o $(OUT)/podvine-sample ./cli/lab/sample
+	@$(GO) build -ldflags '-s -w' -o $(OUT)/podvine-shim ./agent/pods/shim/podvine-shim
+	@$(GO) build -ldflags '-s -w' -o $(OUT)/podvine-netd ./dataplane/netd/podvine-netd
+	@$(GO) build -ldflags '-s -w' -o $(OUT)/podvine-sample ./cli/lab/sample
 	@$(GO) run ./agent/bundle/pack -out $(PACKED) $(addprefix $(OUT)/,podvine-shim podvine-netd podvine-sample runc)
 
 build: programs ## build bin/podvine, the one file to install
 	@echo "building bin/podvine $(VERSION)"
-	@$(GO) build -trimpath -tags bundle -ldflags '$(LDFLAGS)' -o bin/podvine ./cli/podvine
+	@$(GO) build -tags bundle -ldflags '$(LDFLAGS)' -o bin/podvine ./cli/podvine
 
-# Packages in which goroutines meet and which do not link the API server; the rest runs without the detector, because
-# a second build of the API server would take longer than all tests.
-RACE := ./gossip/... ./consensus/store/... ./dataplane/services/... ./agent/pki/...
+# Packages that use the whole machine (disks, pods, networks, a lab): one after the other. The rest go two at a time.
+ALONE := ./consensus/... ./agent/pods/... ./dataplane/... ./agent/api ./agent/control ./cli/... ./docs/...
+# Packages in which goroutines meet and which do not link the API server; a second build of that for the race detector
+# would take longer than all tests.
+RACE := ./gossip/... ./consensus/store/... ./consensus/sealing/... ./dataplane/services ./agent/pods/lifecycle/... ./agent/control/loop/...
 
 test: build ## run all tests (as root; pods, networks and eBPF are real)
 	$(GO) vet ./...
-	PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT)) $(GO) test -p 1 -timeout 20m ./...
-	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 10m $(RACE)
+	$(TEST_ENV) $(GO) test -p 2 -timeout 20m $(filter-out $(shell $(GO) list $(ALONE)),$(shell $(GO) list ./...))
+	$(TEST_ENV) $(GO) test -p 1 -timeout 20m $(ALONE)
+	CGO_ENABLED=1 $(GO) test -race -p 2 -timeout 20m $(RACE)
+
+TEST_ENV := PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT))
 
 lint: ## run golangci-lint with .golangci.yml
 	@$(GO) tool -modfile=.tools/go.mod golangci-lint run ./...
 
 bench: build ## run the benchmarks; docs/performance.md tells how to read them
-	PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT)) $(GO) test -p 1 -run '^$$' -bench . -benchmem -timeout 60m ./...
+	$(TEST_ENV) $(GO) test -p 1 -run '^$$' -bench . -benchmem -timeout 60m ./...
 	cd agent/api/bench && $(GO) run . -rounds 5 && $(GO) run . -rounds 5 -fsync-delay 5ms
 
 run: build ## start a lab, run the sample application in it and print its address

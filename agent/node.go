@@ -171,8 +171,7 @@ func (n *node) writeKubeconfig() error {
 	if err := os.MkdirAll(n.config.ConfigDir, 0o755); err != nil {
 		return fmt.Errorf("make the configuration folder: %w", err)
 	}
-	server := "https://" + netip.AddrPortFrom(n.address, n.config.APIPort).String()
-	return n.keys.WriteAdminKubeconfig(filepath.Join(n.config.ConfigDir, "admin.kubeconfig"), server, time.Now())
+	return n.keys.WriteAdminKubeconfig(filepath.Join(n.config.ConfigDir, "admin.kubeconfig"), n.apiURL(), time.Now())
 }
 
 // podNamespaces lists the pinned network namespaces of this node's pods.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,7 @@ import (
 	kubernetesversion "k8s.io/component-base/version"
 
 	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/auth/aggregation"
 	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/bundle"
@@ -58,6 +60,7 @@ type node struct {
 	network  *podNetwork
 	pods     *pods.Agent
 	control  *control.Control
+	roles    *aggregation.Loop
 
 	// closers end the parts in the reverse order of their start.
 	closers []func() error
@@ -176,6 +179,7 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 			return api.Security{}, err
 		}
 		made.Routes[StatusPath] = serveJSON(n.status)
+		made.Routes[KubeconfigPath] = http.HandlerFunc(n.issueKubeconfig)
 		return made, nil
 	}
 }
@@ -257,6 +261,11 @@ func (n *node) openControl(context.Context) (err error) {
 		Informers: n.api.Informers(), Logger: n.log.With("part", "control"), Liveness: aliveItself{n.dir.NodeName, time.Now()},
 		CA: n.keys.Cluster().CertPEM(), ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
 	})
+	if err != nil {
+		return err
+	}
+	n.roles, err = aggregation.New(n.client("system:serviceaccount:kube-system:clusterrole-aggregation-controller",
+		"system:serviceaccounts", "system:serviceaccounts:kube-system"), n.api.Informers().Rbac().V1().ClusterRoles(), n.log.With("part", "control"))
 	return err
 }
 
@@ -275,7 +284,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for name, part := range map[string]func(context.Context) error{
-		"API": n.api.Run, "pods": n.pods.Run, "control": n.runControl, "data plane": n.runDataplane, "keys": n.runKeys,
+		"API": n.api.Run, "pods": n.pods.Run, "control": n.runControl, "data plane": n.runDataplane, "keys": n.runKeys, "issuer": n.runIssuer,
 	} {
 		group.Go(func() error {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
@@ -327,7 +336,12 @@ func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
 		case <-ctx.Done():
 		}
 	}()
-	return n.control.Run(ctx)
+	var roles sync.WaitGroup
+	roles.Go(func() { n.roles.Run(ctx) })
+	err := n.control.Run(ctx)
+	cancel()
+	roles.Wait()
+	return err
 }
 
 // runDataplane opens the pod network when the node's ranges are known, starts or adopts netd, and feeds both.

@@ -17,13 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podvine/podvine/agent/api"
-	"github.com/podvine/podvine/agent/api/auth/bootstrap"
 	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/api/kinds"
@@ -36,7 +34,6 @@ const (
 	// startTimeout bounds how long a test waits for the server to be ready, on a machine that does much else.
 	startTimeout = 60 * time.Second
 	stopTimeout  = 30 * time.Second
-	rolesRetry   = 100 * time.Millisecond
 	// Sizes that suit a short life on a shared disk.
 	segmentBytes = 4 << 20
 	noReserve    = -1
@@ -238,7 +235,7 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 		ListerWatcher:       c.backend.ListerWatcher,
 		Settings:            kinds.Settings{ServiceRanges: []string{"10.96.0.0/12"}, NodePortFirst: 30000, NodePortLast: 32767, ClusterDomain: clusterDomain},
 		Security:            security.Security,
-		Bootstrap:           []api.BootstrapHook{{Name: "rbac/bootstrap-roles", Run: reconcileRoles}},
+		Bootstrap:           []api.BootstrapHook{standard.Bootstrap()},
 		ProxyClientCertFile: c.PKI.ProxyClient().File(),
 		ProxyClientKeyFile:  c.PKI.ProxyClient().File(),
 		Log:                 o.Log,
@@ -248,18 +245,4 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 	}
 	c.Server, err = api.New(config)
 	return err
-}
-
-// reconcileRoles makes the default roles; it tries again while the server comes up.
-func reconcileRoles(hook api.HookContext) error {
-	client, err := kubernetes.NewForConfig(hook.LoopbackClientConfig)
-	if err != nil {
-		return err
-	}
-	var last error
-	err = wait.PollUntilContextCancel(hook, rolesRetry, true, func(ctx context.Context) (bool, error) {
-		last = bootstrap.Reconcile(ctx, client)
-		return last == nil, nil
-	})
-	return errors.Join(err, last)
 }
