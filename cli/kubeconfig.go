@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podvine/podvine/agent"
 	"github.com/podvine/podvine/agent/pki/localissuer"
@@ -53,9 +54,10 @@ the rights that RBAC gives them; only administrators may make one.`,
 	return command
 }
 
-// lesserKubeconfig asks the API for the kubeconfig of another user.
+// lesserKubeconfig asks the API for the kubeconfig of another user. It leads to the address through which it was asked, since
+// that is known to work from here.
 func lesserKubeconfig(ctx context.Context, asked agent.KubeconfigRequest) ([]byte, error) {
-	client, _, err := newClient()
+	client, config, err := newClient()
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +65,18 @@ func lesserKubeconfig(ctx context.Context, asked agent.KubeconfigRequest) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
-	content, err := client.CoreV1().RESTClient().Post().AbsPath(agent.KubeconfigPath).Body(body).DoRaw(ctx)
+	content, err := client.CoreV1().RESTClient().Post().AbsPath(agent.KubeconfigPath).Body(body).Do(ctx).Raw()
 	if err != nil {
-		return nil, fmt.Errorf("make a kubeconfig for %s: %w: %s", asked.User, err, content)
+		return nil, fmt.Errorf("make a kubeconfig for %s: %w", asked.User, err)
 	}
-	return content, nil
+	made, err := clientcmd.Load(content)
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig for %s: %w", asked.User, err)
+	}
+	for _, cluster := range made.Clusters {
+		cluster.Server = config.Host
+	}
+	return clientcmd.Write(*made)
 }
 
 // ownKubeconfig is the administrator's for root, and a short-lived one for members of the group podvine.
