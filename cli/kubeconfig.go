@@ -65,7 +65,11 @@ func lesserKubeconfig(ctx context.Context, asked agent.KubeconfigRequest) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
-	content, err := client.CoreV1().RESTClient().Post().AbsPath(agent.KubeconfigPath).Body(body).Do(ctx).Raw()
+	result := client.CoreV1().RESTClient().Post().AbsPath(agent.KubeconfigPath).Body(body).Do(ctx)
+	if err := result.Error(); err != nil { // it reads the server's answer, which Raw would not
+		return nil, fmt.Errorf("make a kubeconfig for %s: %w", asked.User, err)
+	}
+	content, err := result.Raw()
 	if err != nil {
 		return nil, fmt.Errorf("make a kubeconfig for %s: %w", asked.User, err)
 	}
