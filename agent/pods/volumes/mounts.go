@@ -114,7 +114,12 @@ func options(v *corev1.Volume, m *corev1.VolumeMount) []string {
 // what it opened to a place of the pod, so that later changes of links inside
 // the volume cannot lead elsewhere.
 func (p Pod) bindSubPath(volume, sub, name, container string, index int) (string, error) {
-	root, err := os.OpenRoot(volume)
+	dir, err := os.OpenFile(volume, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return "", fmt.Errorf("open volume: %w", err)
+	}
+	defer dir.Close()
+	root, err := os.OpenRoot(descriptorPath(dir))
 	if err != nil {
 		return "", fmt.Errorf("open volume: %w", err)
 	}
@@ -130,7 +135,7 @@ func (p Pod) bindSubPath(volume, sub, name, container string, index int) (string
 			return "", err
 		}
 	}
-	f, err := root.OpenFile(sub, unix.O_PATH, 0)
+	f, err := openBeneath(dir, sub)
 	if err != nil {
 		return "", fmt.Errorf("open %s: %w", sub, err)
 	}
@@ -143,17 +148,41 @@ func (p Pod) bindSubPath(volume, sub, name, container string, index int) (string
 	if err := unix.Unmount(to, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
 		return "", fmt.Errorf("release old subPath: %w", err)
 	}
-	if err := os.RemoveAll(to); err != nil {
+	// Not RemoveAll: were anything still mounted here, it would be the volume's content.
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("clear old subPath: %w", err)
 	}
 	if err := placeholder(to, st.IsDir()); err != nil {
 		return "", err
 	}
-	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.Mount(descriptorPath(f), to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return "", fmt.Errorf("bind %s: %w", sub, err)
 	}
 	return to, nil
 }
+
+// openTries bounds the repetitions of an open that a rename elsewhere disturbs.
+const openTries = 16
+
+// openBeneath opens what sub leads to, links followed, as long as the way stays below dir. An os.Root would not do: with
+// O_PATH it hands out a link itself, and the mount of a link is followed later, from the root of the host.
+func openBeneath(dir *os.File, sub string) (*os.File, error) {
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	for try := 1; ; try++ {
+		fd, err := unix.Openat2(int(dir.Fd()), sub, how)
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), sub), nil
+		case err == unix.EXDEV:
+			return nil, fmt.Errorf("subPath %q leaves the volume", sub)
+		case (err != unix.EAGAIN && err != unix.EINTR) || try == openTries:
+			return nil, err
+		}
+	}
+}
+
+// descriptorPath leads to what an open file is, whatever its name leads to by now.
+func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // inherit gives a new folder the mode of its volume.
 func inherit(root *os.Root, sub string) error {
