@@ -298,9 +298,16 @@ func unmountBelow(dir string) error {
 }
 
 func mountsBelow(dir string) ([]string, error) {
-	dir, err := filepath.Abs(dir)
+	// The kernel lists mounts by where they are, and a kubelet folder is often a link to a larger disk.
+	dir, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find mounts below a folder: %w", err)
 	}
 	raw, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
