@@ -445,3 +445,33 @@ func TestAnswersAfterClose(t *testing.T) {
 		t.Fatalf("get: %v", err)
 	}
 }
+
+// TestLimitIsIgnoredAtVersionZero lists whole at resource version 0, and page by page otherwise, as clients of the Cacher expect.
+func TestLimitIsIgnoredAtVersionZero(t *testing.T) {
+	s := newKinds(t, Options{}).configMaps(t)
+	for _, name := range []string{"a", "b", "c"} {
+		mustCreate(t, s, "/configmaps/ns/"+name, configMap(name, "1"), nil)
+	}
+	list := func(resourceVersion, from string, match metav1.ResourceVersionMatch) *corev1.ConfigMapList {
+		out := &corev1.ConfigMapList{}
+		pred := storage.Everything
+		pred.Limit, pred.Continue = 1, from
+		opts := storage.ListOptions{ResourceVersion: resourceVersion, ResourceVersionMatch: match, Predicate: pred, Recursive: true}
+		if err := s.GetList(t.Context(), "/configmaps/", opts, out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, match := range []metav1.ResourceVersionMatch{"", metav1.ResourceVersionMatchNotOlderThan} {
+		if whole := list("0", "", match); len(whole.Items) != 3 || whole.Continue != "" || whole.RemainingItemCount != nil {
+			t.Fatalf("match %q: got %d items, continue %q, want all 3", match, len(whole.Items), whole.Continue)
+		}
+	}
+	first := list("", "", "")
+	if len(first.Items) != 1 || first.Continue == "" {
+		t.Fatalf("first page: got %d items, continue %q", len(first.Items), first.Continue)
+	}
+	if second := list("0", first.Continue, ""); len(second.Items) != 1 || second.Items[0].Name != "b" || second.Continue == "" {
+		t.Fatalf("second page: got %d items, continue %q", len(second.Items), second.Continue)
+	}
+}

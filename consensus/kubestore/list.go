@@ -41,6 +41,9 @@ func (r *resource) GetList(ctx context.Context, key string, opts storage.ListOpt
 	if err != nil {
 		return err
 	}
+	if opts.ResourceVersion == "0" && opts.Predicate.Continue == "" {
+		opts.Predicate.Limit = 0 // as the Cacher answers: whole, whatever the limit
+	}
 	view, err := r.viewFor(ctx, opts, revision)
 	if errors.Is(err, store.ErrCompacted) {
 		if opts.Predicate.Continue != "" {
