@@ -143,32 +143,49 @@ func ensureTmpfs(dir, opts string) error {
 	return nil
 }
 
+// emptyDir makes the volume. One that is there is its user's: its mode is not touched again.
 func (p Pod) emptyDir(dir string, v *corev1.EmptyDirVolumeSource) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("make volume folder: %w", err)
+	mode, group := uint32(0o777), -1
+	if g := p.fsGroup(); g != nil {
+		mode, group = mode|unix.S_ISGID, int(*g)
 	}
 	switch v.Medium {
 	case corev1.StorageMediumDefault:
+		return makeFolder(dir, mode, group)
 	case corev1.StorageMediumMemory:
-		opts := "mode=1777"
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return fmt.Errorf("make volume folder: %w", err)
+		}
+		opts := fmt.Sprintf("mode=%o", mode)
+		if group >= 0 {
+			opts += fmt.Sprintf(",gid=%d", group)
+		}
 		if v.SizeLimit != nil && !v.SizeLimit.IsZero() {
-			opts = fmt.Sprintf("mode=0777,size=%d", v.SizeLimit.Value())
+			opts += fmt.Sprintf(",size=%d", v.SizeLimit.Value())
 		}
-		if err := ensureTmpfs(dir, opts); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("emptyDir medium %q is not supported by this version", v.Medium)
+		return ensureTmpfs(dir, opts)
 	}
-	mode := uint32(0o777)
-	if g := p.fsGroup(); g != nil {
-		if err := os.Lchown(dir, -1, int(*g)); err != nil {
-			return fmt.Errorf("own volume: %w", err)
-		}
-		mode |= unix.S_ISGID
+	return fmt.Errorf("emptyDir medium %q is not supported by this version", v.Medium)
+}
+
+// makeFolder makes dir with its mode and group at once, unless it is there.
+func makeFolder(dir string, mode uint32, group int) error {
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	if err := unix.Chmod(dir, mode); err != nil {
+	// No volume's name begins with a dot.
+	fresh := filepath.Join(filepath.Dir(dir), ".new-"+filepath.Base(dir))
+	if err := os.MkdirAll(fresh, 0o700); err != nil {
+		return fmt.Errorf("make volume folder: %w", err)
+	}
+	if err := os.Lchown(fresh, -1, group); err != nil {
+		return fmt.Errorf("own volume: %w", err)
+	}
+	if err := unix.Chmod(fresh, mode); err != nil {
 		return fmt.Errorf("set mode of volume: %w", err)
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		return fmt.Errorf("name volume folder: %w", err)
 	}
 	return nil
 }
