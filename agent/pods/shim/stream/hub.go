@@ -40,6 +40,7 @@ type Hub struct {
 type client struct {
 	conn *Conn
 	out  chan frame
+	last chan struct{} // closed when nothing more is published
 	gone chan struct{}
 	once sync.Once
 }
@@ -84,7 +85,7 @@ func (h *Hub) accept() {
 		if err != nil {
 			return
 		}
-		c := &client{conn: &Conn{c: nc}, out: make(chan frame, ClientBufferFrames), gone: make(chan struct{})}
+		c := &client{conn: &Conn{c: nc}, out: make(chan frame, ClientBufferFrames), last: make(chan struct{}), gone: make(chan struct{})}
 		h.mu.Lock()
 		if h.closed {
 			h.mu.Unlock()
@@ -104,11 +105,28 @@ func (h *Hub) write(c *client) {
 	defer h.forget(c)
 	for {
 		select {
-		case f, ok := <-c.out:
-			if !ok || c.conn.Send(f.kind, f.data) != nil {
+		case f := <-c.out:
+			if c.conn.Send(f.kind, f.data) != nil {
 				return
 			}
+		case <-c.last:
+			h.finish(c)
+			return
 		case <-c.gone:
+			return
+		}
+	}
+}
+
+// finish sends what is still queued.
+func (h *Hub) finish(c *client) {
+	for {
+		select {
+		case f := <-c.out:
+			if c.conn.Send(f.kind, f.data) != nil {
+				return
+			}
+		default:
 			return
 		}
 	}
@@ -166,6 +184,7 @@ func (h *Hub) Publish(kind Kind, data []byte) {
 		if h.opts.Lossless {
 			select {
 			case c.out <- f:
+			case <-c.last:
 			case <-c.gone:
 			}
 			continue
@@ -179,8 +198,9 @@ func (h *Hub) Publish(kind Kind, data []byte) {
 	}
 }
 
-// Close ends the stream: clients receive what is queued, then end of file. It
-// must not run at the same time as Publish.
+// Close ends the stream: clients receive what is queued, then end of file. What
+// is published meanwhile or later may be lost; a Publish that waits for a client
+// returns.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	if h.closed {
@@ -189,7 +209,7 @@ func (h *Hub) Close() {
 	}
 	h.closed = true
 	for c := range h.clients {
-		close(c.out)
+		close(c.last)
 	}
 	h.mu.Unlock()
 	h.ln.Close()
