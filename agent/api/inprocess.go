@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -92,7 +93,8 @@ func (t *inProcessTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 	return w.response(r), nil
 }
 
-// serveRecovering turns the handlers' way of dropping a connection into an error.
+// serveRecovering turns panics into errors, as the HTTP server turns them into dropped connections: the handlers use one
+// to abort an answer, and have logged all others, after which the process must live on.
 func serveRecovering(handler http.Handler, w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		switch reason := recover(); reason {
@@ -100,7 +102,7 @@ func serveRecovering(handler http.Handler, w http.ResponseWriter, r *http.Reques
 		case http.ErrAbortHandler:
 			err = io.ErrUnexpectedEOF
 		default:
-			panic(reason)
+			err = fmt.Errorf("call API in process: the handler panicked: %v", reason)
 		}
 	}()
 	handler.ServeHTTP(w, r)
