@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -69,7 +70,11 @@ func (t *inProcessTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), inProcessUser{}, t.user))
+	parent := r.Context()
+	if audit.AuditContextFrom(parent) != nil {
+		parent = apart{parent} // the API asks itself while it answers another request
+	}
+	ctx, cancel := context.WithCancel(context.WithValue(parent, inProcessUser{}, t.user))
 	served := r.Clone(ctx)
 	served.Proto, served.ProtoMajor, served.ProtoMinor = "HTTP/2.0", 2, 0
 	served.RequestURI, served.RemoteAddr = r.URL.RequestURI(), "127.0.0.1:0"
@@ -92,6 +97,13 @@ func (t *inProcessTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 	}
 	return w.response(r), nil
 }
+
+// apart ends with another request's context but has none of its values: each request has an audit event of its own, and
+// writes that one carries along are not another's.
+type apart struct{ context.Context }
+
+// Value implements context.Context.
+func (apart) Value(any) any { return nil }
 
 // serveRecovering turns panics into errors, as the HTTP server turns them into dropped connections: the handlers use one
 // to abort an answer, and have logged all others, after which the process must live on.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
@@ -35,5 +36,25 @@ func TestPanicEndsTheRequestOnly(t *testing.T) {
 	defer response.Body.Close()
 	if _, err := response.Body.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "broken handler") {
 		t.Errorf("watch: %v", err)
+	}
+}
+
+// TestNestedRequestIsApart asks while another request is answered: only its end passes on, not what hangs on its context.
+func TestNestedRequestIsApart(t *testing.T) {
+	type outer struct{}
+	ctx, cancel := context.WithCancel(audit.WithAuditContext(context.WithValue(t.Context(), outer{}, "outer")))
+	defer cancel()
+	_, err := call(ctx, t, "/api/v1/pods", func(_ http.ResponseWriter, r *http.Request) {
+		if r.Context().Value(outer{}) != nil || audit.AuditContextFrom(r.Context()) != nil {
+			t.Error("the nested request has values of the outer one")
+		}
+		if as, ok := r.Context().Value(inProcessUser{}).(user.Info); !ok || as.GetName() != "caller" {
+			t.Errorf("the nested request is made as %v", as)
+		}
+		cancel()
+		<-r.Context().Done()
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
