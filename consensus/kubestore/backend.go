@@ -96,7 +96,7 @@ func New(replica *consensus.Replica, opts Options) (*Backend, error) {
 	}
 	return &Backend{
 		replica: replica, opts: opts, log: opts.Logger,
-		objects: newEntryCache(opts.DecodedCacheBytes), events: newEventCache(),
+		objects: newEntryCache(opts.DecodedCacheBytes), events: newEventCache(cachedEventBytes),
 		resources: map[schema.GroupResource][]*resource{}, closed: make(chan struct{}),
 	}, nil
 }

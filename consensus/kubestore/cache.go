@@ -9,8 +9,11 @@ import (
 const (
 	// decodedOverheadBytes is what a decoded object is taken to cost beyond its stored size.
 	decodedOverheadBytes = 512
-	// cachedEvents bounds the events whose encodings are kept; slower watchers encode again.
-	cachedEvents = 4096
+	// cachedEvents and cachedEventBytes bound the events whose encodings are kept; slower watchers encode again.
+	cachedEvents     = 4096
+	cachedEventBytes = 64 << 20
+	// eventCopies is how many times the stored size of its objects an event with its encodings is taken to cost.
+	eventCopies = 4
 	// secondChances bounds how many used entries one addition passes over.
 	secondChances = 8
 )
@@ -76,14 +79,28 @@ func (c *entryCache) drop(e *store.Entry) {
 	}
 }
 
-// eventCache bounds the encodings that hang on events, by their number.
+// eventCache bounds the encodings that hang on events, by the events' number and size. Oldest first.
 type eventCache struct {
-	mu   sync.Mutex
-	ring [cachedEvents]*store.Event
-	next int
+	limit int64
+
+	mu    sync.Mutex
+	ring  [cachedEvents]*store.Event
+	first int
+	count int
+	bytes int64
 }
 
-func newEventCache() *eventCache { return &eventCache{} }
+func newEventCache(limit int64) *eventCache { return &eventCache{limit: limit} }
+
+func eventCost(ev *store.Event) int64 {
+	n := int64(0)
+	for _, e := range []*store.Entry{ev.Current, ev.Previous} {
+		if e != nil {
+			n += int64(len(e.Value))
+		}
+	}
+	return n*eventCopies + decodedOverheadBytes
+}
 
 // add attaches a to ev unless another was first, and returns what is attached.
 func (c *eventCache) add(ev *store.Event, a *store.Attachment) *store.Attachment {
@@ -91,13 +108,20 @@ func (c *eventCache) add(ev *store.Event, a *store.Attachment) *store.Attachment
 	if kept != a {
 		return kept
 	}
+	cost := eventCost(ev)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.ring[c.next]; old != nil {
+	for c.count > 0 && (c.count == cachedEvents || c.bytes+cost > c.limit) {
+		old := c.ring[c.first]
+		c.ring[c.first] = nil
+		c.first = (c.first + 1) % cachedEvents
+		c.count--
+		c.bytes -= eventCost(old)
 		old.Detach()
 	}
-	c.ring[c.next] = ev
-	c.next = (c.next + 1) % cachedEvents
+	c.ring[(c.first+c.count)%cachedEvents] = ev
+	c.count++
+	c.bytes += cost
 	return a
 }
 
