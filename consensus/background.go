@@ -80,6 +80,7 @@ func (r *Replica) runExpiry() {
 		}
 		next := r.sweep(term)
 		r.expiry.armedMillis.Store(next)
+		r.expiry.wrote(r.store) // a key written during the sweep was compared with the sweep before
 		if next != 0 {
 			wait := time.UnixMilli(next).Add(expiryGranularity).Sub(r.cfg.Now())
 			timer.Reset(max(wait, expiryGranularity))
@@ -87,7 +88,8 @@ func (r *Replica) runExpiry() {
 	}
 }
 
-// sweep deletes what has expired and returns when the next key does, in milliseconds; 0 is never.
+// sweep deletes what has expired and returns when to look again, in milliseconds; 0 is never. After deletions that is at
+// once: there may be more, and some may have failed.
 func (r *Replica) sweep(term uint64) int64 {
 	ops, next := r.store.Expired(r.cfg.Now().UnixMilli(), expiryBatch)
 	if len(ops) == 0 {
@@ -105,7 +107,7 @@ func (r *Replica) sweep(term uint64) int64 {
 		})
 	}
 	wg.Wait()
-	return max(next, 1)
+	return 1
 }
 
 // compaction decides when to take a snapshot.
