@@ -122,11 +122,22 @@ func (r *Replica) ReadRevision(ctx context.Context) (int64, error) {
 	}
 }
 
+// verify asks the peers in one term from end to end: after a lead that was lost and won again, the store may lack what
+// another leader acknowledged in between, until the barrier of the new term.
 func (r *Replica) verify(round *verifyRound) {
+	term, leads := r.Leading()
+	if !leads {
+		round.err = fmt.Errorf("%w: it was lost before the peers were asked", ErrNotLeader)
+		return
+	}
 	round.revision = r.store.Revision()
 	r.metrics.reads.Inc()
 	if err := r.await(r.raft.VerifyLeader()); err != nil {
 		round.err = fmt.Errorf("%w: %w", ErrNotLeader, err)
+		return
+	}
+	if now, leads := r.Leading(); !leads || now != term {
+		round.err = fmt.Errorf("%w: the lead changed while the peers were asked", ErrNotLeader)
 	}
 }
 
