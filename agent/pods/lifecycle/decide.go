@@ -108,10 +108,8 @@ func (d *decider) stopSidecars(grace int64) (busy bool) {
 func (d *decider) stop(name string, grace int64, message string) bool {
 	c := d.Containers[name]
 	switch {
-	case c.Busy == Stopping:
+	case c.Busy == Stopping, c.Busy == Starting:
 		d.plan.do(Action{Kind: Hurry, Container: name, GraceSeconds: grace})
-		return true
-	case c.Busy == Starting:
 		return true
 	case c.Phase != Running:
 		return false

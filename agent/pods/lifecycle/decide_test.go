@@ -118,6 +118,7 @@ func TestDecide(t *testing.T) {
 		{"deletion stops mains", view(deleted(pod(always, "side:s", "main:a", "main:b"), 9), up("s"), up("a"), up("b")), "Stop a 9, Stop b 9", corev1.PodRunning},
 		{"then sidecars", view(deleted(pod(always, "side:s", "side:r", "main:a"), 9), up("s"), up("r"), down("a", 0)), "Stop r 9", corev1.PodRunning},
 		{"hurry", view(deleted(pod(always, "main:a"), 0), with(up("a"), func(c *Container) { c.Busy = Stopping })), "Hurry a 0", corev1.PodRunning},
+		{"deletion gives a start up", view(deleted(pod(always, "main:a"), 9), Container{Name: "a", Busy: Starting}), "Hurry a 9", corev1.PodPending},
 		{"then releases", view(deleted(pod(always, "main:a"), 9), down("a", 137)), "Release", corev1.PodFailed},
 		{"then finishes", released(view(deleted(pod(always, "main:a"), 9), down("a", 137))), "Finish", corev1.PodFailed},
 		{"deleted before it began", released(view(deleted(pod(always, "main:a"), 9))), "Finish", corev1.PodFailed},

@@ -130,7 +130,8 @@ const (
 	Start Kind = "Start"
 	// Stop ends a running container: preStop hook, signal, grace, kill.
 	Stop Kind = "Stop"
-	// Hurry shortens a Stop that is under way to GraceSeconds from now.
+	// Hurry shortens a Stop that is under way to GraceSeconds from now, and gives
+	// a start up that has made no container yet.
 	Hurry Kind = "Hurry"
 	// Release takes the sandbox down.
 	Release Kind = "Release"
