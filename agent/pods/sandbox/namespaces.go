@@ -68,6 +68,12 @@ func Make(o Options) (paths Paths, fresh bool, err error) {
 	if err := os.MkdirAll(o.Dir, 0o711); err != nil {
 		return Paths{}, false, fmt.Errorf("make sandbox folder: %w", err)
 	}
+	// The pins come last: with all of them there, everything is.
+	if !o.HostIPC {
+		if err := mountShm(o.Dir); err != nil {
+			return Paths{}, false, errors.Join(err, Remove(o.Dir))
+		}
+	}
 	errc := make(chan error, 1)
 	go func() {
 		// The thread is never unlocked: it ends with this goroutine, and what
@@ -77,11 +83,6 @@ func Make(o Options) (paths Paths, fresh bool, err error) {
 	}()
 	if err := <-errc; err != nil {
 		return Paths{}, false, errors.Join(err, Remove(o.Dir))
-	}
-	if !o.HostIPC {
-		if err := mountShm(o.Dir); err != nil {
-			return Paths{}, false, errors.Join(err, Remove(o.Dir))
-		}
 	}
 	return o.paths(), true, nil
 }
