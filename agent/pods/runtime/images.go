@@ -234,7 +234,8 @@ func resolveUser(user, passwd, group string) (User, error) {
 	found := false
 	for line := range strings.Lines(passwd) {
 		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) < 6 || (f[0] != name && (numErr != nil || f[2] != name)) {
+		// A number is a number, also where an image names an account like one.
+		if len(f) < 6 || (numErr != nil && f[0] != name) || (numErr == nil && f[2] != name) {
 			continue
 		}
 		id, err1 := strconv.ParseUint(f[2], 10, 32)
