@@ -275,6 +275,8 @@ func (a *Agent) watchPods(ctx context.Context) {
 
 // endUnknown ends the pods that the API does not know any more.
 func (a *Agent) endUnknown(store cache.Store) {
+	// The workers first: one that begins while we look belongs to a pod that the store may have got meanwhile.
+	workers := a.all()
 	known := map[types.UID]bool{}
 	for _, o := range store.List() {
 		if p, ok := o.(*corev1.Pod); ok {
@@ -284,7 +286,7 @@ func (a *Agent) endUnknown(store cache.Store) {
 	a.mu.Lock()
 	a.synced = true
 	a.mu.Unlock()
-	for _, w := range a.all() {
+	for _, w := range workers {
 		if !known[w.uid] {
 			w.deleted()
 		}
@@ -405,9 +407,12 @@ func (a *Agent) oomKilled(path string) bool {
 
 // admit refuses pods that this node must not or cannot run.
 func (a *Agent) admit(pod *corev1.Pod) *lifecycle.Rejection {
-	a.mu.Lock()
-	n := len(a.workers)
-	a.mu.Unlock()
+	n := 0
+	for _, w := range a.all() {
+		if !w.ended() {
+			n++
+		}
+	}
 	if n >= a.cfg.MaxPods {
 		return &lifecycle.Rejection{Reason: "OutOfpods", Message: fmt.Sprintf("Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", n, a.cfg.MaxPods)}
 	}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -388,6 +390,10 @@ func (a *attempt) resolveUser(ctx context.Context) (runtime.User, error) {
 	if err != nil {
 		return runtime.User{}, err
 	}
+	// The words above are for users; this is the guarantee, however the image spells zero.
+	if nonRoot != nil && *nonRoot && u.UID == 0 {
+		return runtime.User{}, configProblem(fmt.Errorf("container has runAsNonRoot and image will run as root (pod: %q, container: %s)", a.pod.Name+"_"+a.pod.Namespace+"("+string(a.pod.UID)+")", a.spec.Name))
+	}
 	if gid != nil {
 		u.GID = uint32(*gid)
 	}
@@ -462,8 +468,9 @@ func (a *attempt) prepareLog() error {
 	if err := os.MkdirAll(filepath.Dir(a.logPath()), 0o755); err != nil {
 		return fmt.Errorf("make log folder: %w", err)
 	}
-	link := filepath.Join(a.w.agent.cfg.ContainerLogDir, fmt.Sprintf("%s_%s_%s-%s.log", a.pod.Name, a.pod.Namespace, a.spec.Name, a.id))
-	old, err := filepath.Glob(filepath.Join(a.w.agent.cfg.ContainerLogDir, fmt.Sprintf("%s_%s_%s-*.log", a.pod.Name, a.pod.Namespace, a.spec.Name)))
+	stem := filepath.Join(a.w.agent.cfg.ContainerLogDir, fmt.Sprintf("%s_%s_%s-", a.pod.Name, a.pod.Namespace, a.spec.Name))
+	link := stem + a.id + ".log"
+	old, err := logLinks(stem)
 	if err != nil {
 		return fmt.Errorf("list log links: %w", err)
 	}
@@ -488,4 +495,10 @@ func (a *attempt) prepareLog() error {
 		}
 	}
 	return nil
+}
+
+// logLinks finds the links of one container. Another one's name may go on where this one's ends; an ID has no hyphen.
+func logLinks(stem string) ([]string, error) {
+	found, err := filepath.Glob(stem + "*.log")
+	return slices.DeleteFunc(found, func(l string) bool { return strings.Contains(l[len(stem):], "-") }), err
 }

@@ -111,6 +111,13 @@ func (w *worker) pod() *corev1.Pod {
 	return w.rec.Pod
 }
 
+// ended tells whether the pod takes up no place any more, though the API keeps it.
+func (w *worker) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rec.Rejected != nil || w.rec.Status.Phase == corev1.PodSucceeded || w.rec.Status.Phase == corev1.PodFailed
+}
+
 func (w *worker) live(name string) *running {
 	r := w.run[name]
 	if r == nil {
