@@ -123,7 +123,7 @@ func (b *Backend) Decorator(
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.resources[config.GroupResource] = append(b.resources[config.GroupResource], r)
-	return r, func() { b.release(config.GroupResource, r) }, nil
+	return r, sync.OnceFunc(func() { b.release(config.GroupResource, r) }), nil
 }
 
 func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix string, newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc) (*resource, error) {
@@ -138,7 +138,7 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 	r := &resource{
 		b: b, group: config.GroupResource, table: "/" + name + "/", codec: config.Codec,
 		newFunc: newFunc, newListFunc: newListFunc, attrs: attrs,
-		progress: newBroadcast(),
+		progress: newBroadcast(), gone: make(chan struct{}),
 	}
 	r.setTransformer(transformer)
 	object := newFunc()
@@ -150,7 +150,9 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 	return r, nil
 }
 
+// release forgets a storage and ends its watches: that of a custom resource is replaced when its definition changes.
 func (b *Backend) release(gr schema.GroupResource, r *resource) {
+	close(r.gone)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.resources[gr] = slices.DeleteFunc(b.resources[gr], func(other *resource) bool { return other == r })
@@ -183,6 +185,8 @@ type resource struct {
 	transformer atomic.Pointer[value.Transformer]
 	sizes       atomic.Bool
 	progress    *broadcast
+	// gone is closed when the storage is released.
+	gone chan struct{}
 }
 
 var _ storage.Interface = (*resource)(nil)

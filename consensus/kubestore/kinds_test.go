@@ -475,3 +475,32 @@ func TestLimitIsIgnoredAtVersionZero(t *testing.T) {
 		t.Fatalf("second page: got %d items, continue %q", len(second.Items), second.Continue)
 	}
 }
+
+// TestReleasedStorageEndsItsWatches destroys one of two storages of a resource, as a changed definition does.
+func TestReleasedStorageEndsItsWatches(t *testing.T) {
+	k := newKinds(t, Options{})
+	kept := k.configMaps(t)
+	config := &storagebackend.ConfigForResource{Config: storagebackend.Config{Codec: k.codec}, GroupResource: schema.GroupResource{Resource: "configmaps"}}
+	old, destroy, err := k.backend.Decorator(config, "/configmaps", nil, func() runtime.Object { return &corev1.ConfigMap{} },
+		func() runtime.Object { return &corev1.ConfigMapList{} }, storage.DefaultNamespaceScopedAttr, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watches := make([]watch.Interface, 2)
+	for i, s := range []storage.Interface{old, kept} {
+		watches[i], err = s.Watch(t.Context(), "/configmaps/", storage.ListOptions{ResourceVersion: "0", Predicate: storage.Everything, Recursive: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer watches[i].Stop()
+	}
+	destroy()
+	destroy()
+	if e, open := <-watches[0].ResultChan(); open {
+		t.Fatalf("the watch of the old storage goes on with %v", e)
+	}
+	mustCreate(t, kept, "/configmaps/ns/a", configMap("a", "1"), nil)
+	if e, open := <-watches[1].ResultChan(); !open || e.Type != watch.Added {
+		t.Fatalf("the watch of the other storage got %v", e)
+	}
+}

@@ -135,6 +135,8 @@ func (w *watcher) send(ctx context.Context, e watch.Event) error {
 		return nil
 	case <-ctx.Done():
 		return errStopped
+	case <-w.r.gone:
+		return errStopped
 	case <-w.r.b.closed:
 		return errStopped
 	}
@@ -237,6 +239,8 @@ func (w *watcher) follow(ctx context.Context, revision int64) error {
 			tick.Reset(w.nextBookmark(ctx))
 		case <-progress:
 		case <-ctx.Done():
+			return errStopped
+		case <-w.r.gone:
 			return errStopped
 		case <-w.r.b.closed:
 			return errStopped
