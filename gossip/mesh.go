@@ -75,11 +75,12 @@ type Member struct {
 
 // Mesh is this node's part in the gossip.
 type Mesh struct {
-	serf   *serf.Serf
-	log    *slog.Logger
-	now    func() time.Time
-	events chan serf.Event
-	done   chan struct{}
+	id, dir string
+	serf    *serf.Serf
+	log     *slog.Logger
+	now     func() time.Time
+	events  chan serf.Event
+	tasks   sync.WaitGroup
 
 	mu          sync.Mutex
 	since       map[string]transition
@@ -101,16 +102,22 @@ func Start(config Config) (*Mesh, error) {
 	if err != nil {
 		return nil, errors.Join(err, config.Transport.Shutdown())
 	}
+	peers, err := loadPeers(config.Dir)
+	if err != nil {
+		return nil, errors.Join(err, config.Transport.Shutdown())
+	}
 	m := &Mesh{
-		log: config.Log, now: config.Now,
-		events: make(chan serf.Event, eventQueueLength), done: make(chan struct{}),
+		id: config.ID, dir: config.Dir, log: config.Log, now: config.Now, events: make(chan serf.Event, eventQueueLength),
 		since: map[string]transition{}, subscribers: map[chan struct{}]struct{}{},
 	}
 	serfConfig.EventCh = m.events
 	if m.serf, err = serf.Create(serfConfig); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), config.Transport.Shutdown())
 	}
-	go m.follow()
+	m.tasks.Go(m.follow)
+	if len(peers) > 0 {
+		m.tasks.Go(func() { m.rejoin(peers) })
+	}
 	return m, nil
 }
 
@@ -133,8 +140,7 @@ func (c Config) serf() (*serf.Config, error) {
 	config.Init()
 	config.NodeName, config.Tags, config.MemberlistConfig, config.Logger = c.ID, tags, members, logger
 	config.ProtocolVersion = serf.ProtocolVersionMax
-	config.KeyringFile, config.SnapshotPath = keys, filepath.Join(c.Dir, "gossip-members")
-	config.RejoinAfterLeave = true
+	config.KeyringFile = keys
 	config.EnableNameConflictResolution = false // identity is decided when a node joins, not by a vote later
 	config.DisableCoordinates = true
 	config.ReconnectInterval = 2 * time.Second // serf looks for a dead member again this often
@@ -146,12 +152,14 @@ func (c Config) serf() (*serf.Config, error) {
 
 // follow notes when members change state, and tells the subscribers, until the mesh is closed.
 func (m *Mesh) follow() {
-	defer close(m.done)
 	for {
 		select {
 		case event := <-m.events:
 			if change, ok := event.(serf.MemberEvent); ok {
 				m.note(change)
+				if err := m.savePeers(); err != nil {
+					m.log.Warn("remember the members", "error", err)
+				}
 			}
 		case <-m.serf.ShutdownCh():
 			return
@@ -198,12 +206,20 @@ func (m *Mesh) Members() []Member {
 		address, _ := netip.AddrFromSlice(k.Addr)
 		members = append(members, Member{
 			ID: k.Name, Address: netip.AddrPortFrom(address.Unmap(), k.Port), State: stateOf(k.Status),
-			Since: m.since[k.Name].at, Tags: decodeTags(k.Tags),
+			Since: m.sinceLocked(k), Tags: decodeTags(k.Tags),
 		})
 	}
 	m.mu.Unlock()
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return members
+}
+
+// sinceLocked is when the member came into its state: now, if the event of the change is still on its way.
+func (m *Mesh) sinceLocked(member serf.Member) time.Time {
+	if last := m.since[member.Name]; last.status == member.Status && !last.at.IsZero() {
+		return last.at
+	}
+	return m.now()
 }
 
 func stateOf(status serf.MemberStatus) State {
@@ -257,9 +273,9 @@ func (m *Mesh) Leave() error {
 
 // Close ends gossip without a goodbye, and waits for what the mesh started.
 func (m *Mesh) Close() error {
-	err := m.serf.Shutdown()
-	<-m.done
-	if err != nil {
+	stopped := m.serf.Shutdown()
+	m.tasks.Wait()
+	if err := errors.Join(stopped, m.savePeers()); err != nil {
 		return fmt.Errorf("stop gossip: %w", err)
 	}
 	return nil
