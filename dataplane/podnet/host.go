@@ -24,8 +24,6 @@ const (
 	defaultMTU   = 1500
 )
 
-func isHostLink(name string) bool { return name == hostLink || name == hostLinkPeer }
-
 func (n *Network) prepareHost() error {
 	if err := os.MkdirAll(n.config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
@@ -215,9 +213,7 @@ func Reset(config Config) error {
 		problems = append(problems, fmt.Errorf("list links: %w", err))
 	}
 	for _, l := range links {
-		name := l.Attrs().Name
-		ours := name == hostLink || (len(name) == len(linkPrefix)+linkHashChars && strings.HasPrefix(name, linkPrefix))
-		if !ours || l.Type() != "veth" {
+		if !isPodLink(l) && (l.Attrs().Name != hostLink || l.Type() != "veth") {
 			continue
 		}
 		problems = append(problems, deleteLink(l))

@@ -236,6 +236,23 @@ func TestOpenRemovesLeftovers(t *testing.T) {
 	expect(t, "", a.v4, "a", n.Addrs()[0])
 }
 
+// Links of others stay, even if their names begin like ours.
+func TestForeignLinksStay(t *testing.T) {
+	names := []string{"pvlan0", "pvstorage-bond"}
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: names[0]}, PeerName: names[1]}
+	must(t, netlink.LinkAdd(link))
+	t.Cleanup(func() { must(t, netlink.LinkDel(link)) })
+	c := config(t)
+	n := open(t, c)
+	n.close(t)
+	must(t, podnet.Reset(c))
+	for _, name := range names {
+		if _, err := netlink.LinkByName(name); err != nil {
+			t.Errorf("link %s: %v", name, err)
+		}
+	}
+}
+
 func TestHostPortNeedsAProxy(t *testing.T) {
 	n := open(t, config(t))
 	netns := testhost.Netns(t)

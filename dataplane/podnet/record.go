@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/vishvananda/netlink"
 )
 
 const (
@@ -29,6 +31,12 @@ type record struct {
 }
 
 func linkName(id string) string { return linkPrefix + hash(id)[:linkHashChars] }
+
+// isPodLink tells a pod's link from those of others whose names begin alike.
+func isPodLink(l netlink.Link) bool {
+	digits, ok := strings.CutPrefix(l.Attrs().Name, linkPrefix)
+	return ok && l.Type() == "veth" && len(digits) == linkHashChars && strings.Trim(digits, "0123456789abcdef") == ""
+}
 
 func hash(id string) string {
 	sum := sha256.Sum256([]byte(id))

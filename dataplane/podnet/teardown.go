@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -117,7 +116,7 @@ func (n *Network) adoptLinks() error {
 	connected := map[bpf.Addr]bool{}
 	for _, l := range links {
 		name := l.Attrs().Name
-		if !strings.HasPrefix(name, linkPrefix) || isHostLink(name) {
+		if !isPodLink(l) {
 			continue
 		}
 		r := byName[name]
@@ -175,8 +174,12 @@ type reaper struct {
 	queue chan removal
 	group sync.WaitGroup
 
-	mu      sync.Mutex // guards pending
+	// sending are the calls that wait for a place in the queue.
+	sending sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
 	pending map[string]chan struct{}
+	closed  bool
 }
 
 type removal struct {
@@ -204,11 +207,18 @@ func newReaper(log *slog.Logger) *reaper {
 	return r
 }
 
+// remove has the work done. After close it does nothing: the record stays, and the next start removes the link.
 func (r *reaper) remove(link string, work func() error) {
 	job := removal{link: link, work: work, done: make(chan struct{})}
 	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	r.sending.Add(1)
 	r.pending[link] = job.done
 	r.mu.Unlock()
+	defer r.sending.Done()
 	r.queue <- job
 }
 
@@ -224,6 +234,10 @@ func (r *reaper) wait(link string) {
 
 // close finishes what is queued.
 func (r *reaper) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.sending.Wait()
 	close(r.queue)
 	r.group.Wait()
 }
