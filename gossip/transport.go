@@ -20,8 +20,8 @@ const (
 	packetQueueLength = 1024
 	// streamQueueLength bounds accepted connections that memberlist has not taken; beyond it they are closed.
 	streamQueueLength = 64
-	// acceptBackoff is the pause after a failed accept (out of file descriptors, say).
-	acceptBackoff = 100 * time.Millisecond
+	// errorPause follows a failed accept or read (out of file descriptors or memory, say), which may well fail again.
+	errorPause = 100 * time.Millisecond
 )
 
 // Transport carries gossip's packets and streams. Package memnet has one in memory; [ListenUDPAndTCP] makes the real one.
@@ -79,6 +79,9 @@ func (t *socketTransport) readPackets() {
 		}
 		if err != nil {
 			t.log.Warn("read gossip packet", "error", err)
+			if !t.pause() {
+				return
+			}
 			continue
 		}
 		packet := &memberlist.Packet{Buf: append([]byte(nil), buffer[:n]...), From: net.UDPAddrFromAddrPort(from), Timestamp: received}
@@ -97,10 +100,8 @@ func (t *socketTransport) acceptStreams() {
 		}
 		if err != nil {
 			t.log.Warn("accept gossip stream", "error", err)
-			select {
-			case <-t.closed:
+			if !t.pause() {
 				return
-			case <-time.After(acceptBackoff):
 			}
 			continue
 		}
@@ -109,6 +110,16 @@ func (t *socketTransport) acceptStreams() {
 		default:
 			closeQuietly(stream, t.log)
 		}
+	}
+}
+
+// pause waits a moment; it reports false when the transport is closed.
+func (t *socketTransport) pause() bool {
+	select {
+	case <-t.closed:
+		return false
+	case <-time.After(errorPause):
+		return true
 	}
 }
 
