@@ -35,9 +35,11 @@ const (
 	MaxLifetimeHours     = 24
 
 	exchangeTimeoutSeconds = 10
-	maxMessageBytes        = 64 << 10
-	maxConnections         = 32
-	socketMode             = 0o666 // the peer's credentials decide, not the file's mode
+	// acceptRetryMilliseconds is the pause after a connection that could not be accepted.
+	acceptRetryMilliseconds = 200
+	maxMessageBytes         = 64 << 10
+	maxConnections          = 32
+	socketMode              = 0o666 // the peer's credentials decide, not the file's mode
 )
 
 // Issuer makes certificates. *pki.PKI is one.
@@ -110,8 +112,17 @@ func (s *Server) Serve(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept local user: %w", err)
+		}
+		if err != nil { // too many open files, say, which passes
+			s.config.Log.Warn("accept local user", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(acceptRetryMilliseconds * time.Millisecond):
+			}
+			continue
 		}
 		slots <- struct{}{}
 		wg.Go(func() {
