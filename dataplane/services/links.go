@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -23,6 +24,10 @@ const podLinkPrefix = "pv"
 // nothing but repetitions.
 const linkEventsLimit = 64
 
+// resubscribePause is how long the watch waits before it subscribes again: netlink ends a subscription whose socket
+// overflowed, and a burst of changes is best over first.
+const resubscribePause = 100 * time.Millisecond
+
 // linkWatch keeps the map of local addresses and the programs on outside links in step with the host's links.
 type linkWatch struct {
 	config  Config
@@ -31,36 +36,81 @@ type linkWatch struct {
 	packets *bpf.Packets
 	done    chan struct{}
 	group   sync.WaitGroup
+	// subscribe is netlink's, and look is refresh; tests have their own.
+	subscribe func(ch chan<- netlink.AddrUpdate, done <-chan struct{}) error
+	look      func() error
 }
 
 func watchLinks(config Config, log *slog.Logger, sockets *bpf.Sockets, packets *bpf.Packets) (*linkWatch, error) {
-	w := &linkWatch{config: config, log: log, sockets: sockets, packets: packets, done: make(chan struct{})}
-	// The channels are drained until netlink closes them, which it does after done.
-	addrs := make(chan netlink.AddrUpdate, linkEventsLimit)
-	if err := netlink.AddrSubscribe(addrs, w.done); err != nil {
-		return nil, fmt.Errorf("watch addresses: %w", err)
-	}
-	if err := w.refresh(); err != nil {
-		close(w.done)
-		for range addrs {
-			continue
-		}
+	w := &linkWatch{config: config, log: log, sockets: sockets, packets: packets, done: make(chan struct{}), subscribe: netlink.AddrSubscribe}
+	w.look = w.refresh
+	addrs, end, err := w.open()
+	if err != nil {
 		return nil, err
 	}
-	w.group.Go(func() { w.run(addrs) })
+	if err := w.look(); err != nil {
+		drain(addrs, end)
+		return nil, err
+	}
+	w.group.Go(func() { w.run(addrs, end) })
 	return w, nil
 }
 
-func (w *linkWatch) run(addrs <-chan netlink.AddrUpdate) {
+// open subscribes; the channel must be read until netlink closes it, which it does after end is closed, or by itself when
+// notifications were lost.
+func (w *linkWatch) open() (addrs chan netlink.AddrUpdate, end chan struct{}, err error) {
+	addrs, end = make(chan netlink.AddrUpdate, linkEventsLimit), make(chan struct{})
+	if err := w.subscribe(addrs, end); err != nil {
+		return nil, nil, fmt.Errorf("watch addresses: %w", err)
+	}
+	return addrs, end, nil
+}
+
+func drain(addrs <-chan netlink.AddrUpdate, end chan<- struct{}) {
+	close(end)
 	for range addrs {
+		continue
+	}
+}
+
+// run follows one subscription after the other until the watch is closed.
+func (w *linkWatch) run(addrs chan netlink.AddrUpdate, end chan struct{}) {
+	for {
+		w.follow(addrs)
+		drain(addrs, end)
+		for addrs = nil; addrs == nil; {
+			select {
+			case <-w.done:
+				return
+			case <-time.After(resubscribePause):
+			}
+			var err error
+			if addrs, end, err = w.open(); err != nil {
+				w.log.Warn("cannot watch addresses again", "err", err)
+			}
+		}
+		w.tryLook() // for what went by unseen
+	}
+}
+
+// follow returns when the subscription has ended or the watch is closed.
+func (w *linkWatch) follow(addrs <-chan netlink.AddrUpdate) {
+	for {
 		select {
 		case <-w.done:
-			continue
-		default:
+			return
+		case _, ok := <-addrs:
+			if !ok {
+				return
+			}
+			w.tryLook()
 		}
-		if err := w.refresh(); err != nil {
-			w.log.Warn("cannot follow a change of addresses", "err", err)
-		}
+	}
+}
+
+func (w *linkWatch) tryLook() {
+	if err := w.look(); err != nil {
+		w.log.Warn("cannot follow a change of addresses", "err", err)
 	}
 }
 
