@@ -16,11 +16,15 @@ type storedKey struct {
 	Secret []byte `json:"secret"`
 }
 
-// openDataKeys returns the ring that seals Secrets before they reach the log. The first key of the file seals; a new
-// cluster gets its first one here.
-func openDataKeys(path string) (*sealing.Ring, error) {
+// openDataKeys returns the ring that seals Secrets before they reach the log. The first key of the file seals. A cluster
+// without a store yet gets its first key here; where there is a store, a missing file is an error, because another key
+// would open none of its Secrets.
+func openDataKeys(path, store string) (*sealing.Ring, error) {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, storeErr := os.Stat(store); storeErr == nil {
+			return nil, fmt.Errorf("read data keys: %w, but there is a store in %s: restore the file, or its Secrets cannot be read", err, store)
+		}
 		key := sealing.NewKey(1)
 		if err := writeJSON(path, []storedKey{{key.Number, key.Secret[:]}}); err != nil {
 			return nil, err

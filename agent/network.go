@@ -14,30 +14,44 @@ import (
 	"github.com/podvine/podvine/dataplane/services"
 )
 
-// podNetwork gives the pod runtime the data plane's network. That can be opened only when the node's ranges are known, so
-// the first pods of a new node wait for it.
+// podNetwork gives the pod runtime the data plane's network. That is open only when the node's ranges are known and the
+// kernel has done what was asked, so a pod may have to wait for it.
 type podNetwork struct {
-	opened chan struct{}
-	once   sync.Once
-	net    *podnet.Network // set before opened is closed
+	mu sync.Mutex
+	// network is nil while there is none; opened is closed when it comes.
+	network *podnet.Network
+	opened  chan struct{}
 }
 
 func newPodNetwork() *podNetwork { return &podNetwork{opened: make(chan struct{})} }
 
 func (p *podNetwork) open(network *podnet.Network) {
-	p.once.Do(func() {
-		p.net = network
-		close(p.opened)
-	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.network = network
+	close(p.opened)
+}
+
+func (p *podNetwork) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.network, p.opened = nil, make(chan struct{})
 }
 
 // wait returns the network once it is open.
 func (p *podNetwork) wait(ctx context.Context) (*podnet.Network, error) {
-	select {
-	case <-p.opened:
-		return p.net, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for this node's pod addresses: %w", ctx.Err())
+	for {
+		p.mu.Lock()
+		network, opened := p.network, p.opened
+		p.mu.Unlock()
+		if network != nil {
+			return network, nil
+		}
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for this node's pod addresses: %w", ctx.Err())
+		}
 	}
 }
 

@@ -176,7 +176,7 @@ func (n *node) writeKubeconfig() error {
 
 // podNamespaces lists the pinned network namespaces of this node's pods.
 func podNamespaces() []string {
-	paths, err := filepath.Glob(filepath.Join(runDir, "pods", "*", "net"))
+	paths, err := filepath.Glob(filepath.Join(runDir, "pods", "pods", "*", "ns", "net"))
 	if err != nil {
 		return nil // only a bad pattern is an error
 	}

@@ -108,13 +108,19 @@ func programsOf(folder string) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The same path in another mount namespace is another file: that of a lab's host, say.
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
 	var running []int
 	for _, link := range links {
-		program, err := os.Readlink(link)
-		if err != nil {
+		program, programErr := os.Readlink(link)
+		namespace, namespaceErr := os.Readlink(filepath.Join(filepath.Dir(link), "ns/mnt"))
+		if programErr != nil || namespaceErr != nil {
 			continue // a kernel thread, or a process that has just ended
 		}
-		if strings.HasPrefix(program, folder+"/") {
+		if namespace == own && strings.HasPrefix(program, folder+"/") {
 			pid, err := strconv.Atoi(strings.Split(link, "/")[2])
 			if err != nil {
 				return nil, err
@@ -125,11 +131,43 @@ func programsOf(folder string) ([]int, error) {
 	return running, nil
 }
 
-// unmountBelow unmounts everything that is mounted in the folders, the innermost first. Namespaces of pods are mounts too.
+// unmountBelow unmounts everything that is mounted in the folders, the innermost first, and makes sure that nothing is left:
+// what is mounted there may be a user's own folder, and the folders are about to be deleted. Namespaces of pods are mounts
+// too.
 func unmountBelow(folders ...string) error {
-	content, err := os.ReadFile("/proc/self/mountinfo")
+	targets, err := mountsBelow(folders)
 	if err != nil {
 		return err
+	}
+	for _, target := range slices.Backward(targets) {
+		if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", target, err)
+		}
+	}
+	left, err := mountsBelow(folders)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%s are still mounted: nothing is deleted", strings.Join(left, ", "))
+	}
+	return err
+}
+
+// mountsBelow lists what is mounted in the folders, in the order in which it was mounted. Labs are other machines as far as
+// this one is concerned.
+func mountsBelow(folders []string) ([]string, error) {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var real []string
+	for _, folder := range folders {
+		resolved, err := filepath.EvalSymlinks(folder) // mountinfo knows no symbolic links
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		real = append(real, resolved)
 	}
 	var targets []string
 	for line := range strings.Lines(string(content)) {
@@ -138,18 +176,14 @@ func unmountBelow(folders ...string) error {
 			continue
 		}
 		target := unescape(fields[4])
-		below := func(folder string) bool { return strings.HasPrefix(target, folder+"/") }
-		// A lab's own mounts are in namespaces of its hosts; its folder is not the agent's.
-		if slices.ContainsFunc(folders, below) {
+		below := func(folder string) bool {
+			return strings.HasPrefix(target, folder+"/") && !strings.HasPrefix(target, folder+"/labs/")
+		}
+		if slices.ContainsFunc(real, below) {
 			targets = append(targets, target)
 		}
 	}
-	for _, target := range slices.Backward(targets) {
-		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", target, err)
-		}
-	}
-	return nil
+	return targets, nil
 }
 
 // unescape turns the kernel's octal escapes in a mount's path back.

@@ -94,7 +94,11 @@ func (n *node) openDisk(context.Context) (err error) {
 	return err
 }
 
-func (n *node) openStore(ctx context.Context) (err error) {
+func (n *node) openStore(ctx context.Context) error {
+	ring, err := openDataKeys(n.dir.join("data-keys.json"), n.dir.join("raft"))
+	if err != nil {
+		return err
+	}
 	n.replica, err = consensus.Open(ctx, consensus.Config{
 		Dir: n.dir.join("raft"), NodeID: n.dir.NodeID, ClusterID: n.dir.ClusterID,
 		Logger: n.log.With("part", "consensus"), Registerer: prometheus.NewRegistry(),
@@ -103,10 +107,6 @@ func (n *node) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.replica.Close)
-	ring, err := openDataKeys(n.dir.join("data-keys.json"))
-	if err != nil {
-		return err
-	}
 	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store"), Ring: ring}); err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (n *node) runControl(ctx context.Context) error {
 	if err := n.waitReady(ctx); err != nil {
 		return err
 	}
-	for {
+	for ctx.Err() == nil {
 		changed := n.replica.LeadershipChanged()
 		if _, leading := n.replica.Leading(); leading {
 			if err := n.lead(ctx, changed); err != nil {
@@ -312,10 +312,10 @@ func (n *node) runControl(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-changed:
 		}
 	}
+	return nil
 }
 
 // waitReady returns when the API is: before, the loops would lack the roles that the bootstrap makes.
@@ -339,13 +339,35 @@ func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
 	var roles sync.WaitGroup
 	roles.Go(func() { n.roles.Run(ctx) })
 	err := n.control.Run(ctx)
+	ended := ctx.Err() != nil // the lead was lost, or the agent ends: no failure of a loop
 	cancel()
 	roles.Wait()
+	if ended {
+		return nil
+	}
 	return err
 }
 
-// runDataplane opens the pod network when the node's ranges are known, starts or adopts netd, and feeds both.
+// runDataplane keeps the data plane fed. What fails (a link that is not there yet, an nftables table that somebody holds)
+// is tried again and never ends the agent; what is pinned works on meanwhile.
 func (n *node) runDataplane(ctx context.Context) error {
+	const pause = 2 * time.Second
+	for {
+		err := n.feedDataplane(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		n.log.Error("run the data plane, again in a moment", "pause", pause, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// feedDataplane opens the pod network when the node's ranges are known, starts or adopts netd, and feeds both.
+func (n *node) feedDataplane(ctx context.Context) error {
 	ranges, err := n.podRanges(ctx)
 	if err != nil {
 		return err
@@ -385,6 +407,7 @@ func (n *node) runDataplane(ctx context.Context) error {
 		}
 	}
 	n.network.open(network)
+	defer n.network.close()
 	return n.source.Run(ctx)
 }
 

@@ -60,10 +60,10 @@ func (l *Lab) start(host *Host) error {
 }
 
 // boot runs the hidden command that enters the cgroups, starts the first process and prints its ID.
-func (l *Lab) boot(host *Host, pipe *os.File) (int, error) {
+func (l *Lab) boot(host *Host, pipe *os.File) (process, error) {
 	log, err := os.OpenFile(l.LogPath(host), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return 0, fmt.Errorf("open the log of %s: %w", host.Name, err)
+		return process{}, fmt.Errorf("open the log of %s: %w", host.Name, err)
 	}
 	defer log.Close()
 	command := exec.Command("/proc/self/exe", "lab", "boot", "--name", l.Name, host.Name)
@@ -71,9 +71,13 @@ func (l *Lab) boot(host *Host, pipe *os.File) (int, error) {
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	printed, err := command.Output()
 	if err != nil {
-		return 0, fmt.Errorf("boot %s (its log is %s): %w", host.Name, l.LogPath(host), err)
+		return process{}, fmt.Errorf("boot %s (its log is %s): %w", host.Name, l.LogPath(host), err)
 	}
-	return strconv.Atoi(strings.TrimSpace(string(printed)))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(printed)))
+	if err != nil {
+		return process{}, fmt.Errorf("boot %s: %w", host.Name, err)
+	}
+	return remember(pid)
 }
 
 // Boot is the hidden command between a `lab up` and a host's first process. It becomes a part of the host's cgroups,
@@ -135,14 +139,14 @@ func (l *Lab) makeDisk(host *Host) error {
 
 // kill ends the host at once, as a power cut would, and waits until the kernel has taken everything down.
 func (l *Lab) kill(ctx context.Context, host *Host) error {
-	if host.Init == 0 {
+	if host.Init == (process{}) {
 		return nil
 	}
 	if host.Up() {
 		if err := cgroup.Freeze(cgroupPath(l.Name, host.Name), false); err != nil { // a frozen process does not die
 			return err
 		}
-		if err := syscall.Kill(host.Init, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := host.Init.signal(syscall.SIGKILL); err != nil {
 			return fmt.Errorf("kill %s: %w", host.Name, err)
 		}
 	}
@@ -151,6 +155,6 @@ func (l *Lab) kill(ctx context.Context, host *Host) error {
 	if err := cgroup.Remove(ctx, cgroupPath(l.Name, host.Name)); err != nil {
 		return fmt.Errorf("wait for the end of %s: %w", host.Name, err)
 	}
-	host.Init = 0
+	host.Init = process{}
 	return l.save()
 }

@@ -23,7 +23,7 @@ const adminKubeconfig = "/etc/podvine/admin.kubeconfig"
 
 // Kubeconfig returns a kubeconfig of the cluster's administrator that reaches the host's API from this machine.
 func (l *Lab) Kubeconfig(host *Host) ([]byte, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", host.Init, adminKubeconfig))
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", host.Init.PID, adminKubeconfig))
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig of %s: %w", host.Name, err)
 	}

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"syscall"
 )
 
@@ -39,8 +38,8 @@ const (
 type Lab struct {
 	Name  string  `json:"name"`
 	Hosts []*Host `json:"hosts"`
-	// Publisher is the process ID of the publisher of ports; 0 when none runs.
-	Publisher int `json:"publisher,omitempty"`
+	// Publisher is the publisher of ports; the zero value when none runs.
+	Publisher process `json:"publisher,omitzero"`
 
 	dir  string
 	lock *os.File
@@ -50,8 +49,8 @@ type Lab struct {
 type Host struct {
 	Name    string     `json:"name"`
 	Address netip.Addr `json:"address"`
-	// Init is the process ID of the host's first process, as the machine sees it; 0 when the host is down.
-	Init int `json:"init,omitempty"`
+	// Init is the host's first process, as the machine sees it; the zero value when the host is down.
+	Init process `json:"init,omitzero"`
 	// Published maps a port of the host to the port on 127.0.0.1 that leads there.
 	Published map[uint16]uint16 `json:"published"`
 }
@@ -156,17 +155,7 @@ func (l *Lab) hostNames() []string {
 }
 
 // Up tells whether the host's first process runs.
-func (h *Host) Up() bool { return h.Init != 0 && alive(h.Init) }
-
-// alive tells whether the process is there and not a zombie.
-func alive(pid int) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	end := slices.Index(status, ')')
-	return end > 0 && len(status) > end+2 && status[end+2] != 'Z' && status[end+2] != 'X'
-}
+func (h *Host) Up() bool { return h.Init.alive() }
 
 // path is a file in the lab's folder.
 func (l *Lab) path(elements ...string) string {

@@ -86,7 +86,7 @@ func (l *Lab) plugIn(host *Host) error {
 		return fmt.Errorf("open the lab's network: %w", err)
 	}
 	defer lab.Close()
-	inside, err := netns.GetFromPid(host.Init)
+	inside, err := netns.GetFromPid(host.Init.PID)
 	if err != nil {
 		return fmt.Errorf("open the network of %s: %w", host.Name, err)
 	}

@@ -67,7 +67,9 @@ func (l *Lab) restartPublisher() error {
 	if err := errors.Join(command.Start(), notify.Close()); err != nil {
 		return fmt.Errorf("start the publisher: %w", err)
 	}
-	l.Publisher = command.Process.Pid
+	if l.Publisher, err = remember(command.Process.Pid); err != nil {
+		return err
+	}
 	if err := errors.Join(command.Process.Release(), l.save()); err != nil {
 		return err
 	}
@@ -78,13 +80,10 @@ func (l *Lab) restartPublisher() error {
 }
 
 func (l *Lab) stopPublisher() error {
-	if l.Publisher == 0 {
-		return nil
-	}
-	if err := syscall.Kill(l.Publisher, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := l.Publisher.signal(syscall.SIGKILL); err != nil {
 		return fmt.Errorf("stop the publisher: %w", err)
 	}
-	l.Publisher = 0
+	l.Publisher = process{}
 	return nil
 }
 

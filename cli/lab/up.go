@@ -58,7 +58,7 @@ func (l *Lab) up(ctx context.Context, options UpOptions) error {
 		l.Hosts = append(l.Hosts, &Host{Name: "h" + strconv.Itoa(i+1), Address: hostAddress(i + 1)})
 	}
 	ports := append([]uint16{apiPort}, options.Publish...)
-	grown := l.Publisher == 0 || !alive(l.Publisher)
+	grown := !l.Publisher.alive()
 	for _, host := range l.Hosts {
 		before := len(host.Published)
 		if err := l.publish(host, ports); err != nil {
@@ -176,7 +176,7 @@ func (l *Lab) signal(host *Host, signal syscall.Signal) error {
 	if !host.Up() {
 		return fmt.Errorf("signal %s: the host is down", host.Name)
 	}
-	if err := syscall.Kill(host.Init, signal); err != nil {
+	if err := host.Init.signal(signal); err != nil {
 		return fmt.Errorf("signal %s: %w", host.Name, err)
 	}
 	return nil
@@ -184,7 +184,7 @@ func (l *Lab) signal(host *Host, signal syscall.Signal) error {
 
 // signalAgent sends a signal to the host's agent: the child of its first process that runs podvine.
 func (l *Lab) signalAgent(host *Host, signal syscall.Signal) error {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", host.Init))
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", host.Init.PID))
 	if err != nil {
 		return fmt.Errorf("find the agent of %s: %w", host.Name, err)
 	}
@@ -234,7 +234,7 @@ func (l *Lab) Exec(host *Host, command []string) error {
 	if err := cgroup.Join(cgroupPath(l.Name, host.Name)); err != nil {
 		return err
 	}
-	arguments := []string{"nsenter", "--target", strconv.Itoa(host.Init), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}
+	arguments := []string{"nsenter", "--target", strconv.Itoa(host.Init.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}
 	environment := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KUBECONFIG=") })
 	if err := syscall.Exec(enter, append(arguments, command...), environment); err != nil {
 		return fmt.Errorf("run in %s: %w", host.Name, err)
