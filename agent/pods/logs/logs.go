@@ -122,24 +122,36 @@ func wait(ctx context.Context, changes *fsnotify.Watcher) error {
 	return nil
 }
 
+// maxRotationRaces bounds how often a rotation may come in between before the follower waits for a change again.
+const maxRotationRaces = 16
+
 // rotated returns the new file when the one that is open was moved away.
 func rotated(f *os.File, path string) *os.File {
-	old, err := f.Stat()
+	cur, err := os.Stat(path)
 	if err != nil {
 		return nil
 	}
-	cur, err := os.Stat(path)
+	// Only now: nothing is written to a file that was moved away, so that its size is final.
+	old, err := f.Stat()
 	if err != nil || os.SameFile(old, cur) {
 		return nil
 	}
 	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at < old.Size() {
 		return nil
 	}
-	next, err := os.Open(successor(old, path))
-	if err != nil {
-		return nil
+	for range maxRotationRaces {
+		name := successor(old, path)
+		next, err := os.Open(name)
+		if err != nil {
+			return nil
+		}
+		// The live file may have been moved away between the look and the opening; then it is not the one that follows.
+		if successor(old, path) == name {
+			return next
+		}
+		next.Close()
 	}
-	return next
+	return nil
 }
 
 // successor is the file that was begun when old was moved away: the rotated one

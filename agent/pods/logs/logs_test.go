@@ -62,13 +62,17 @@ func TestFollowThroughRotation(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	go func() { pw.CloseWithError(Read(ctx, path, Options{Tail: -1, Follow: true}, pw, nil)) }()
-	go func() {
-		for i := range lines {
+	feed := func(from, to int) {
+		for i := from; i < to; i++ {
 			w.Feed(crilog.Stdout, fmt.Appendf(nil, "%04d\n", i))
 		}
-	}()
+	}
+	feed(0, 1)
 	buf := make([]byte, 5)
 	for i := range lines {
+		if i == 1 { // the follower has the file open: what is rotated away from now on is its business
+			go feed(1, lines)
+		}
 		if _, err := io.ReadFull(r, buf); err != nil || string(buf) != fmt.Sprintf("%04d\n", i) {
 			t.Fatalf("line %d: %q, %v", i, buf, err)
 		}
