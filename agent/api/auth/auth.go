@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apiserver/pkg/apis/apiserver"
@@ -57,7 +58,11 @@ func NewAuthenticator(config AuthenticatorConfig) (authenticator.Request, error)
 			f.AllowedClientNames, f.UsernameHeaders, f.UIDHeaders, f.GroupHeaders, f.ExtraHeaderPrefixes))
 	}
 	if config.ClientCA != nil {
-		chain = append(chain, x509.NewDynamic(config.ClientCA.VerifyOptions, x509.CommonNameUserConversion))
+		verified, err := rememberCertificates(x509.NewDynamic(config.ClientCA.VerifyOptions, x509.CommonNameUserConversion), time.Now)
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, verified)
 	}
 	if len(config.Tokens) > 0 {
 		tokens := tokenunion.New(config.Tokens...)
