@@ -58,6 +58,7 @@ type node struct {
 	client *fake.Clientset
 	net    *loopNet
 	events *record.FakeRecorder
+	seen   []string // of events, by wantEvents
 	agent  *Agent
 	stop   func()
 }

@@ -30,14 +30,19 @@ func (n *node) drainEvents() []string {
 	}
 }
 
+// wantEvents waits until each of the events has been recorded, since the node was made.
 func (n *node) wantEvents(want ...string) {
 	n.t.Helper()
-	all := strings.Join(n.drainEvents(), "\n")
-	for _, w := range want {
-		if !strings.Contains(all, w) {
-			n.t.Errorf("no event %q among:\n%s", w, all)
+	podtest.Wait(n.t, "events "+strings.Join(want, "; "), func() bool {
+		n.seen = append(n.seen, n.drainEvents()...)
+		all := strings.Join(n.seen, "\n")
+		for _, w := range want {
+			if !strings.Contains(all, w) {
+				return false
+			}
 		}
-	}
+		return true
+	})
 }
 
 func status(pod *corev1.Pod, name string) corev1.ContainerStatus {
@@ -137,13 +142,14 @@ func TestProbes(t *testing.T) {
 		s := status(p, "web")
 		return s.Started != nil && *s.Started && !s.Ready
 	})
+	n.wantEvents("Readiness probe failed: HTTP probe failed with statuscode: 503")
 	touch("ok")
 	n.until("probed", "is ready", ready)
 	if err := os.Remove(filepath.Join(dir, "alive")); err != nil {
 		t.Fatal(err)
 	}
 	n.until("probed", "is restarted", func(p *corev1.Pod) bool { return status(p, "web").RestartCount > 0 })
-	n.wantEvents("Readiness probe failed: HTTP probe failed with statuscode: 503", "Liveness probe failed:", "Container web failed liveness probe, will be restarted")
+	n.wantEvents("Liveness probe failed:", "Container web failed liveness probe, will be restarted")
 	n.delete("probed", 0)
 }
 
