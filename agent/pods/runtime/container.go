@@ -126,7 +126,10 @@ func (r *Runtime) Create(ctx context.Context, s Spec) (pid uint32, err error) {
 		Stdin: s.Stdin, StdinOnce: s.StdinOnce,
 	}
 	r.calls.Add(1)
+	// The first container of a pod starts its shim, and two that try at once take each other's socket away.
+	r.shims.LockKey(s.Pod)
 	resp, err := r.tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: s.ID, Rootfs: rootfs, Stdout: io.URI(), Terminal: s.Terminal})
+	err = errors.Join(err, r.shims.UnlockKey(s.Pod))
 	if err != nil {
 		return 0, fmt.Errorf("create task: %w", native(err))
 	}

@@ -58,6 +58,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/tasks"
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
+	"k8s.io/utils/keymutex"
 )
 
 const (
@@ -101,6 +102,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// shimLocks is how many pods' shims can be started at a time; pods that share a lock wait for each other.
+const shimLocks = 64
+
 // Runtime is containerd in process.
 type Runtime struct {
 	cfg      Config
@@ -113,6 +117,8 @@ type Runtime struct {
 	cancel   context.CancelFunc
 	calls    atomic.Uint64
 	users    userCache
+	// shims guards the start of each pod's shim.
+	shims keymutex.KeyMutex
 	// described remembers images by digest.
 	described *lru.Cache[string, ImageInfo]
 }
@@ -146,7 +152,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("make image cache: %w", err)
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r := &Runtime{cfg: cfg, cancel: cancel, set: plugin.NewPluginSet(), described: described}
+	r := &Runtime{shims: keymutex.NewHashed(shimLocks), cfg: cfg, cancel: cancel, set: plugin.NewPluginSet(), described: described}
 	if err := r.start(life); err != nil {
 		r.Close()
 		return nil, err
