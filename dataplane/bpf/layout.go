@@ -105,11 +105,19 @@ type Pod struct {
 
 // Settings are what the programs know of their node.
 type Settings struct {
-	HostNetns  uint64
-	NAT4       Addr
-	NAT6       Addr
+	HostNetns uint64
+	NAT4      Addr
+	NAT6      Addr
+	// RejectMark is the bit of a packet's mark that asks for a refusal.
 	RejectMark uint32
-	Pad        uint32
+	// SNATPortFirst and SNATPorts are the span of source ports for flows whose source is translated.
+	SNATPortFirst uint16
+	SNATPorts     uint16
+	// How long a silent flow is kept: one that has not been answered, one at work, one that has ended, one of UDP.
+	TCPOpeningSeconds uint32
+	TCPIdleSeconds    uint32
+	TCPClosedSeconds  uint32
+	UDPIdleSeconds    uint32
 }
 
 // Tuple identifies a flow of packets.
@@ -122,12 +130,27 @@ type Tuple struct {
 	Pad         [3]uint8
 }
 
-// Flow is how packets of a [Tuple] leave. Set is 0 in the entry of the way back.
+// Invert returns the tuple of the other direction.
+func (t Tuple) Invert() Tuple {
+	return Tuple{Source: t.Destination, Destination: t.Source, SourcePort: t.DestPort, DestPort: t.SourcePort, Proto: t.Proto}
+}
+
+// Flags of the entry of a flow's way back.
+const (
+	FlowClientFIN uint32 = 1 << iota
+	FlowBackendFIN
+	FlowReset
+	FlowAnswered
+)
+
+// Flow is how packets of a [Tuple] leave. Set is 0 in the entry of the way back, which holds the state of the flow:
+// SeenNS (of the monotonic clock) and Flags.
 type Flow struct {
 	SeenNS    uint64
 	Rewritten Tuple
 	Set       uint32
-	Pad       [3]uint32
+	Flags     uint32
+	Pad       [2]uint32
 }
 
 // Counter is an index of the counters' map.
@@ -141,11 +164,19 @@ const (
 	CounterFlowRejected
 	CounterFlowDropped
 	CounterPodRedirected
+	CounterFlowExhausted
+	CounterFlowReclaimed
+	CounterErrorTranslated
+	CounterTooBigSent
+	CounterSourceDenied
 	CounterLimit
 )
 
 func (c Counter) String() string {
-	names := [...]string{"socket_translated", "socket_refused", "flow_opened", "flow_rejected", "flow_dropped", "pod_redirected"}
+	names := [...]string{
+		"socket_translated", "socket_refused", "flow_opened", "flow_rejected", "flow_dropped", "pod_redirected",
+		"flow_exhausted", "flow_reclaimed", "error_translated", "too_big_sent", "source_denied",
+	}
 	if int(c) < len(names) {
 		return names[c]
 	}

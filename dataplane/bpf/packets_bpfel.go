@@ -39,7 +39,8 @@ type packetsFlow struct {
 	SeenNs    uint64
 	Rewritten packetsTuple
 	Set       uint32
-	Pad       [3]uint32
+	Flags     uint32
+	Pad       [2]uint32
 }
 
 type packetsFrontend struct {
@@ -59,6 +60,30 @@ type packetsMemberKey struct {
 	Addr [4]uint32
 	Port uint16
 	Pad  uint16
+}
+
+type packetsPacket struct {
+	_            structs.HostLayout
+	Tuple        packetsTuple
+	L4Offset     uint32
+	V4           uint8
+	HasPorts     uint8
+	TcpFlags     uint8
+	Fragment     uint8
+	DontFragment uint8
+	Pad          [3]uint8
+	To           packetsTuple
+	_            [4]byte
+	Forth        packetsFlow
+	Back         packetsFlow
+	Quote        struct {
+		_        structs.HostLayout
+		Tuple    packetsTuple
+		IpOffset uint32
+		L4Offset uint32
+	}
+	Key      packetsTuple
+	Original packetsTuple
 }
 
 type packetsPod struct {
@@ -83,12 +108,17 @@ type packetsSet struct {
 }
 
 type packetsSettings struct {
-	_          structs.HostLayout
-	HostNetns  uint64
-	Nat4       [4]uint32
-	Nat6       [4]uint32
-	RejectMark uint32
-	Pad        uint32
+	_                 structs.HostLayout
+	HostNetns         uint64
+	Nat4              [4]uint32
+	Nat6              [4]uint32
+	RejectMark        uint32
+	SnatPortFirst     uint16
+	SnatPorts         uint16
+	TcpOpeningSeconds uint32
+	TcpIdleSeconds    uint32
+	TcpClosedSeconds  uint32
+	UdpIdleSeconds    uint32
 }
 
 type packetsSlot struct {
@@ -125,6 +155,7 @@ const (
 	packetsMapPvFrontends    = "pv_frontends"
 	packetsMapPvLocals       = "pv_locals"
 	packetsMapPvMembers      = "pv_members"
+	packetsMapPvPacket       = "pv_packet"
 	packetsMapPvPods         = "pv_pods"
 	packetsMapPvSets         = "pv_sets"
 	packetsMapPvSettings     = "pv_settings"
@@ -192,6 +223,7 @@ type packetsMapSpecs struct {
 	PvFrontends *ebpf.MapSpec `ebpf:"pv_frontends"`
 	PvLocals    *ebpf.MapSpec `ebpf:"pv_locals"`
 	PvMembers   *ebpf.MapSpec `ebpf:"pv_members"`
+	PvPacket    *ebpf.MapSpec `ebpf:"pv_packet"`
 	PvPods      *ebpf.MapSpec `ebpf:"pv_pods"`
 	PvSets      *ebpf.MapSpec `ebpf:"pv_sets"`
 	PvSettings  *ebpf.MapSpec `ebpf:"pv_settings"`
@@ -231,6 +263,7 @@ type packetsMaps struct {
 	PvFrontends *ebpf.Map `ebpf:"pv_frontends"`
 	PvLocals    *ebpf.Map `ebpf:"pv_locals"`
 	PvMembers   *ebpf.Map `ebpf:"pv_members"`
+	PvPacket    *ebpf.Map `ebpf:"pv_packet"`
 	PvPods      *ebpf.Map `ebpf:"pv_pods"`
 	PvSets      *ebpf.Map `ebpf:"pv_sets"`
 	PvSettings  *ebpf.Map `ebpf:"pv_settings"`
@@ -246,6 +279,7 @@ func (m *packetsMaps) Close() error {
 		m.PvFrontends,
 		m.PvLocals,
 		m.PvMembers,
+		m.PvPacket,
 		m.PvPods,
 		m.PvSets,
 		m.PvSettings,

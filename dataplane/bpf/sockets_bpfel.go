@@ -74,12 +74,17 @@ type socketsSet struct {
 }
 
 type socketsSettings struct {
-	_          structs.HostLayout
-	HostNetns  uint64
-	Nat4       [4]uint32
-	Nat6       [4]uint32
-	RejectMark uint32
-	Pad        uint32
+	_                 structs.HostLayout
+	HostNetns         uint64
+	Nat4              [4]uint32
+	Nat6              [4]uint32
+	RejectMark        uint32
+	SnatPortFirst     uint16
+	SnatPorts         uint16
+	TcpOpeningSeconds uint32
+	TcpIdleSeconds    uint32
+	TcpClosedSeconds  uint32
+	UdpIdleSeconds    uint32
 }
 
 type socketsSlot struct {

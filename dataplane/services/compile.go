@@ -125,7 +125,7 @@ func (c *compiled) addSets(s *Service, port *Port, v6 bool, all, local setKey) {
 		needLocal = needLocal || t.inner == local || t.outer == local
 	}
 	allBackends := usable(port.Endpoints, v6, false)
-	head := Head{AffinitySeconds: affinitySeconds(s.AffinityTimeout), Algorithm: s.Algorithm}
+	head := Head{AffinitySeconds: wholeSeconds(s.AffinityTimeout), Algorithm: s.Algorithm}
 	if head.Algorithm > RoundRobin {
 		head.Algorithm = Random
 	}
@@ -169,8 +169,8 @@ func hasFamily(addrs []netip.Addr, v6 bool) bool {
 	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.IsValid() && a.Unmap().Is6() == v6 })
 }
 
-// affinitySeconds rounds up, so that a positive timeout never means none.
-func affinitySeconds(d time.Duration) uint32 {
+// wholeSeconds rounds up, so that a positive timeout never means none.
+func wholeSeconds(d time.Duration) uint32 {
 	if d <= 0 {
 		return 0
 	}

@@ -20,11 +20,17 @@ type node struct {
 	host  *testhost.Host
 	proxy *services.Proxy
 	pods  *podnet.Network
+	tune  func(*services.Config)
 }
 
 func newNode(t testing.TB) *node {
 	t.Helper()
-	n := &node{t: t, host: testhost.New(t)}
+	return newTunedNode(t, func(*services.Config) {})
+}
+
+func newTunedNode(t testing.TB, tune func(*services.Config)) *node {
+	t.Helper()
+	n := &node{t: t, host: testhost.New(t), tune: tune}
 	n.openProxy()
 	n.openPods()
 	t.Cleanup(func() {
@@ -36,12 +42,14 @@ func newNode(t testing.TB) *node {
 }
 
 func (n *node) proxyConfig() services.Config {
-	return services.Config{
+	config := services.Config{
 		CgroupPath: n.host.Cgroup,
 		BPFFSDir:   n.host.BPFFSDir,
 		NAT:        []netip.Addr{netip.MustParseAddr(testhost.HostIPv4), netip.MustParseAddr(testhost.HostIPv6)},
 		Logger:     slog.New(slog.DiscardHandler),
 	}
+	n.tune(&config)
+	return config
 }
 
 func (n *node) podConfig() podnet.Config {

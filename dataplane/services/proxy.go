@@ -28,7 +28,9 @@ type Config struct {
 	// Links names the links to the outside; empty means every Ethernet link with an address that is not a pod's.
 	Links []string
 	// Netns lists the paths of the pods' network namespaces, for ending UDP sockets whose backend has gone. May be nil.
-	Netns  func() []string
+	Netns func() []string
+	// Flows are how long flows of packets are kept; the zero value has the defaults.
+	Flows  FlowTimeouts
 	Logger *slog.Logger
 }
 
@@ -51,7 +53,10 @@ type Stats struct {
 	// Adopted tells how many frontends were found at work when the proxy was opened.
 	Adopted          int
 	SocketsDestroyed uint64
-	Programs         map[string]uint64
+	// Flows is how many entries the map of flows held after the last sweep, two each; FlowsSwept how many sweeps removed.
+	Flows      int
+	FlowsSwept uint64
+	Programs   map[string]uint64
 }
 
 // Proxy keeps the maps as wanted. The zero value is of no use; see [Open].
@@ -62,6 +67,7 @@ type Proxy struct {
 	packets *bpf.Packets
 	health  *healthServers
 	links   *linkWatch
+	sweep   *flowSweep
 
 	mu sync.Mutex // guards what follows
 	// table is what is wanted and what the maps hold.
@@ -83,6 +89,7 @@ type Proxy struct {
 // unchanged; they are pruned by the first [Proxy.Set]. Errors of kind [bpf.UnsupportedFeature] name what the kernel
 // lacks.
 func Open(config Config) (*Proxy, error) {
+	config.Flows = config.Flows.withDefaults()
 	p := &Proxy{config: config, log: config.Logger, udp: map[string]map[netip.AddrPort]bool{}, cluster: map[string]bool{}, local: map[string]bool{}}
 	var err error
 	if p.sockets, err = bpf.OpenSockets(config.BPFFSDir); err != nil {
@@ -117,6 +124,7 @@ func (p *Proxy) start() error {
 	}
 	p.links = links
 	p.health = newHealthServers(p.log)
+	p.sweep = startSweep(p.packets.Flows, p.config.Flows, p.log)
 	return nil
 }
 
@@ -125,7 +133,15 @@ func (p *Proxy) writeSettings() error {
 	if err != nil {
 		return err
 	}
-	settings := bpf.Settings{HostNetns: cookie, RejectMark: rejectMark}
+	first, ports, err := readPortSpan()
+	if err != nil {
+		return err
+	}
+	settings := bpf.Settings{
+		HostNetns: cookie, RejectMark: rejectMark, SNATPortFirst: first, SNATPorts: ports,
+		TCPOpeningSeconds: wholeSeconds(p.config.Flows.Opening), TCPIdleSeconds: wholeSeconds(p.config.Flows.Idle),
+		TCPClosedSeconds: wholeSeconds(p.config.Flows.Closed), UDPIdleSeconds: wholeSeconds(p.config.Flows.UDP),
+	}
 	for _, a := range p.config.NAT {
 		if a.Unmap().Is4() {
 			settings.NAT4 = bpf.MakeAddr(a)
@@ -143,6 +159,7 @@ func (p *Proxy) writeSettings() error {
 func (p *Proxy) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sweep.close()
 	return errors.Join(p.links.close(), p.health.close(), p.closeHandles())
 }
 
@@ -310,6 +327,7 @@ func (p *Proxy) Stats() Stats {
 	defer p.mu.Unlock()
 	s := p.stats
 	s.Frontends, s.Sets = len(p.table.state.Frontends), len(p.table.state.sets)
+	s.Flows, s.FlowsSwept = p.sweep.counts()
 	s.Conflicts = p.table.conflicts()
 	s.Programs = map[string]uint64{}
 	for c := range bpf.CounterLimit {

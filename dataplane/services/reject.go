@@ -3,6 +3,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -20,8 +21,9 @@ const (
 	icmpxPortUnreachable = 1
 )
 
-// installRejectRules makes the chain that answers marked packets with "port unreachable", before they are routed: to many
-// service addresses there is no route. Repeating it changes nothing.
+// installRejectRules makes the chain that refuses marked packets before they are routed, for to many service addresses
+// there is no route: TCP with a reset, which ends connections that nobody knows any more too, the rest with "port
+// unreachable". Repeating it changes nothing.
 func installRejectRules() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -33,12 +35,19 @@ func installRejectRules() error {
 		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(rejectPriority)),
 	})
 	c.FlushChain(chain)
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+	marked := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(rejectMark), Xor: binaryutil.NativeEndian.PutUint32(0)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(rejectMark)},
+	}
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(marked, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
+	})})
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(marked, []expr.Any{
 		&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: icmpxPortUnreachable},
-	}})
+	})})
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("install refusing nftables rules: %w", err)
 	}

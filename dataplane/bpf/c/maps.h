@@ -17,8 +17,6 @@
 #define NS_PER_SECOND 1000000000ULL
 // A set can shrink between the read of its size and the read of a slot: pick again, this often at most.
 #define PICK_ATTEMPTS 3
-// A UDP flow through a node port that was silent for longer chooses a backend anew.
-#define UDP_IDLE_NS (120 * NS_PER_SECOND)
 
 enum algorithm { ALGORITHM_RANDOM = 0, ALGORITHM_ROUND_ROBIN = 1 };
 
@@ -39,6 +37,13 @@ enum counter {
 	COUNTER_FLOW_REJECTED,
 	COUNTER_FLOW_DROPPED,
 	COUNTER_POD_REDIRECTED,
+	// No source port was free: the packet that would have opened the flow was dropped.
+	COUNTER_FLOW_EXHAUSTED,
+	// A source port was taken over from a flow that had ended.
+	COUNTER_FLOW_RECLAIMED,
+	COUNTER_ERROR_TRANSLATED,
+	COUNTER_TOO_BIG_SENT,
+	COUNTER_SOURCE_DENIED,
 	COUNTER_MAX = 16,
 };
 
@@ -119,12 +124,21 @@ struct tuple {
 	__u8 pad[3];
 };
 
-// A flow's other form: packets that match the key leave as `rewritten`. set is 0 in the entry of the way back.
+enum flow_flags {
+	FLOW_CLIENT_FIN = 1 << 0,
+	FLOW_BACKEND_FIN = 1 << 1,
+	FLOW_RESET = 1 << 2,
+	FLOW_ANSWERED = 1 << 3,
+};
+
+// A flow's other form: packets that match the key leave as `rewritten`. set is 0 in the entry of the way back, which is
+// where the state of the flow is.
 struct flow {
 	__u64 seen_ns;
 	struct tuple rewritten;
 	__u32 set;
-	__u32 pad[3];
+	__u32 flags;
+	__u32 pad[2];
 };
 
 struct pod_key {
@@ -142,7 +156,14 @@ struct settings {
 	__u32 nat4[4];
 	__u32 nat6[4];
 	__u32 reject_mark;
-	__u32 pad;
+	// Source ports of flows whose source is translated: a span that the host's own sockets do not draw from.
+	__u16 snat_port_first;
+	__u16 snat_ports;
+	// How long a silent flow is kept.
+	__u32 tcp_opening_seconds;
+	__u32 tcp_idle_seconds;
+	__u32 tcp_closed_seconds;
+	__u32 udp_idle_seconds;
 };
 
 struct {
