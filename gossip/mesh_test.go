@@ -49,6 +49,13 @@ func mesh(t *testing.T, network *memnet.Network, n int) []node {
 			}
 		}
 	}
+	// Gossip alone leaves a member in a hundred without one of the others until they next exchange their whole state, which
+	// takes minutes.
+	for _, n := range nodes[1:] {
+		if _, err := n.Join([]string{nodes[0].address.String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	await(t, time.Minute, "all members to know each other", func() bool {
 		for _, n := range nodes {
 			if alive(n) != len(nodes) {
@@ -109,6 +116,9 @@ func TestDeathIsKnownToAllWithinBudget(t *testing.T) {
 		members int
 		budget  time.Duration
 	}{{3, 1500 * time.Millisecond}, {10, 1500 * time.Millisecond}, {100, 3 * time.Second}} {
+		if c.members > largest {
+			continue
+		}
 		t.Run(fmt.Sprint(c.members), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				nodes := mesh(t, new(memnet.Network), c.members)

@@ -33,6 +33,9 @@ func (p Profile) config() (*memberlist.Config, error) {
 	config.ProbeInterval = 180 * time.Millisecond
 	config.GossipInterval = 80 * time.Millisecond
 	config.SuspicionMult = 2
+	// Each member passes a message on so many times the logarithm of their number. With memberlist's 4, one death in thirty
+	// stays unknown to one of a hundred members, who then finds out by himself, seconds later.
+	config.RetransmitMult = 6
 	config.DeadNodeReclaimTime = time.Second // a node that comes back at another address is taken at once
 	config.DelegateProtocolVersion = 4
 	return config, nil
