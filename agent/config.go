@@ -37,6 +37,8 @@ type Config struct {
 	AuditPolicyFile, AuditLogPath              string
 	// ProgramsDir holds the slim programs where the binary does not carry them.
 	ProgramsDir string
+	// Join has a machine that is no member yet join a cluster; nil has it found one.
+	Join *JoinConfig
 
 	PodRanges     []string
 	ServiceRanges []string

@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/google/uuid"
 )
 
 // identity is what makes a node itself, whatever its name and address. It is written once, when the node founds or joins a
@@ -18,18 +16,21 @@ type identity struct {
 	NodeID    string `json:"nodeID"`
 	ClusterID string `json:"clusterID"`
 	NodeName  string `json:"nodeName"`
+	// Edge says that the node holds no replica of the store.
+	Edge bool `json:"edge,omitempty"`
 }
+
+const identityFile = "node.json"
 
 // dataDir is the locked folder with everything that a node keeps.
 type dataDir struct {
 	path string
 	lock *os.File
+	// identity is empty while the machine is no member of a cluster.
 	identity
-	// founded says that this start made the identity.
-	founded bool
 }
 
-// openDataDir locks the folder and reads who this node is; an empty folder makes it the founder of a new cluster.
+// openDataDir locks the folder and reads who this node is.
 func openDataDir(path, nodeName string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
@@ -52,12 +53,10 @@ func openDataDir(path, nodeName string) (*dataDir, error) {
 }
 
 func (d *dataDir) identify(nodeName string) error {
-	file := d.join("node.json")
+	file := d.join(identityFile)
 	content, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		d.founded = true
-		d.identity = identity{NodeID: uuid.NewString(), ClusterID: uuid.NewString(), NodeName: nodeName}
-		return writeJSON(file, d.identity)
+		return nil
 	}
 	if err == nil {
 		err = json.Unmarshal(content, &d.identity)
@@ -71,6 +70,15 @@ func (d *dataDir) identify(nodeName string) error {
 	if d.NodeName != nodeName {
 		return fmt.Errorf("the data folder %s belongs to node %q, and this is %q: choose another folder with --data-dir, the old name with --node-name, or remove the old node's data with `podvine agent reset`", d.path, d.NodeName, nodeName)
 	}
+	return nil
+}
+
+// become makes the node durably who it is from now on.
+func (d *dataDir) become(who identity) error {
+	if err := writeJSON(d.join(identityFile), who); err != nil {
+		return err
+	}
+	d.identity = who
 	return nil
 }
 

@@ -13,8 +13,11 @@ func TestDataFolderBelongsToOneNodeAndOneAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !first.founded {
-		t.Error("an empty folder founds no cluster")
+	if first.identity != (identity{}) {
+		t.Errorf("an empty folder belongs to %+v", first.identity)
+	}
+	if err := first.become(identity{NodeID: "id", ClusterID: "cluster", NodeName: "a", Edge: true}); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := openDataDir(path, "a"); err == nil || !strings.Contains(err.Error(), "another agent uses it") {
 		t.Errorf("a second agent got %v", err)
@@ -30,7 +33,7 @@ func TestDataFolderBelongsToOneNodeAndOneAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if again.founded || again.identity != first.identity {
+	if again.identity != first.identity {
 		t.Errorf("first %+v, again %+v", first.identity, again.identity)
 	}
 }

@@ -171,8 +171,10 @@ func (n *node) writeKubeconfig() error {
 	if err := os.MkdirAll(n.config.ConfigDir, 0o755); err != nil {
 		return fmt.Errorf("make the configuration folder: %w", err)
 	}
-	return n.keys.WriteAdminKubeconfig(filepath.Join(n.config.ConfigDir, "admin.kubeconfig"), n.apiURL(), time.Now())
+	return n.keys.WriteAdminKubeconfig(n.kubeconfigFile(), n.apiURL(), time.Now())
 }
+
+func (n *node) kubeconfigFile() string { return filepath.Join(n.config.ConfigDir, "admin.kubeconfig") }
 
 // podNamespaces lists the pinned network namespaces of this node's pods.
 func podNamespaces() []string {
@@ -191,17 +193,3 @@ func (l *lateNames) Set(all []dns.Service) { l.client.Set(all) }
 
 // Apply implements kube.Names.
 func (l *lateNames) Apply(update dns.Update) { l.client.Apply(update) }
-
-// aliveItself is the liveness of a mesh of one: this node is alive, of others nothing is known.
-type aliveItself struct {
-	node  string
-	since time.Time
-}
-
-// Alive implements nodes.Liveness.
-func (a aliveItself) Alive(node string) (bool, time.Time) {
-	if node == a.node {
-		return true, a.since
-	}
-	return false, time.Time{}
-}

@@ -5,28 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
-	"net/http"
 	"net/netip"
 	"path/filepath"
-	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/metadata"
 	kubernetesversion "k8s.io/component-base/version"
 
 	"github.com/podvine/podvine/agent/api"
 	"github.com/podvine/podvine/agent/api/auth/aggregation"
-	"github.com/podvine/podvine/agent/api/auth/standard"
-	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/bundle"
 	"github.com/podvine/podvine/agent/cgroup"
 	"github.com/podvine/podvine/agent/control"
+	"github.com/podvine/podvine/agent/peer"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/agent/pods"
 	"github.com/podvine/podvine/agent/version"
@@ -46,12 +43,28 @@ type node struct {
 	dir      *dataDir
 	settings Settings
 	address  netip.Addr
+	// lastPeers are the members that the node knew before this start.
+	lastPeers []gossip.Peer
 
+	mesh      *gossip.Mesh
+	keys      *pki.PKI
+	peers     *peer.Network
+	directory *directory
+	informers informers.SharedInformerFactory
+
+	// What a replica has.
 	replica *consensus.Replica
 	backend *kubestore.Backend
-	mesh    *gossip.Mesh
-	keys    *pki.PKI
 	api     *api.Server
+	control *control.Control
+	roles   *aggregation.Loop
+	// replicasChanged tells the API that members have changed.
+	replicasChanged chan struct{}
+
+	// What an edge has.
+	link     *replicaLink
+	carrier  *carrier
+	asItself kubernetes.Interface
 
 	programs bundle.Programs
 	proxy    *services.Proxy
@@ -59,8 +72,6 @@ type node struct {
 	source   *kube.Source
 	network  *podNetwork
 	pods     *pods.Agent
-	control  *control.Control
-	roles    *aggregation.Loop
 
 	// closers end the parts in the reverse order of their start.
 	closers []func() error
@@ -68,10 +79,17 @@ type node struct {
 
 // newNode builds every part and gives each what it needs of the others. What was built is ended again on an error.
 func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error) {
-	n := &node{config: config, log: log}
-	for _, step := range []func(context.Context) error{
-		n.openDisk, n.openStore, n.openMesh, n.openKeys, n.openAPI, n.openDataplane, n.openPods, n.openControl,
-	} {
+	n := &node{config: config, log: log, replicasChanged: make(chan struct{}, 1)}
+	if err := n.openDisk(ctx); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	steps := []func(context.Context) error{
+		n.openStore, n.openMesh, n.openKeys, n.openPeers, n.openAPI, n.openDataplane, n.openPods, n.openControl,
+	}
+	if n.dir.Edge {
+		steps = []func(context.Context) error{n.openMesh, n.openLink, n.openKeys, n.openPeers, n.openAccess, n.openDataplane, n.openPods}
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.close())
 		}
@@ -79,7 +97,7 @@ func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error
 	return n, nil
 }
 
-func (n *node) openDisk(context.Context) (err error) {
+func (n *node) openDisk(ctx context.Context) (err error) {
 	if n.address, err = n.config.nodeAddress(); err != nil {
 		return err
 	}
@@ -87,31 +105,17 @@ func (n *node) openDisk(context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.dir.Close)
+	if err := n.identify(ctx); err != nil {
+		return err
+	}
 	if n.settings, err = loadSettings(n.dir.join("settings.json"), n.config.settings()); err != nil {
+		return err
+	}
+	if n.lastPeers, err = gossip.LastPeers(n.dir.path); err != nil {
 		return err
 	}
 	n.programs, err = bundle.Unpack(n.dir.join("programs"), n.config.ProgramsDir)
 	return err
-}
-
-func (n *node) openStore(ctx context.Context) error {
-	ring, err := openDataKeys(n.dir.join("data-keys.json"), n.dir.join("raft"))
-	if err != nil {
-		return err
-	}
-	n.replica, err = consensus.Open(ctx, consensus.Config{
-		Dir: n.dir.join("raft"), NodeID: n.dir.NodeID, ClusterID: n.dir.ClusterID,
-		Logger: n.log.With("part", "consensus"), Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
-		return err
-	}
-	n.closers = append(n.closers, n.replica.Close)
-	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store"), Ring: ring}); err != nil {
-		return err
-	}
-	n.closers = append(n.closers, func() error { n.backend.Close(); return nil })
-	return nil
 }
 
 func (n *node) openMesh(context.Context) error {
@@ -120,9 +124,13 @@ func (n *node) openMesh(context.Context) error {
 	if err != nil {
 		return err
 	}
+	role := gossip.RoleVoter
+	if n.dir.Edge {
+		role = gossip.RoleEdge
+	}
 	n.mesh, err = gossip.Start(gossip.Config{
 		ID: n.dir.NodeID, Transport: transport, Profile: n.config.GossipProfile, Dir: n.dir.path, Key: gossip.NewKey(), Log: log,
-		Tags: gossip.Tags{Role: gossip.RoleVoter, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version},
+		Tags: gossip.Tags{Role: role, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version},
 	})
 	if err != nil {
 		return err
@@ -132,80 +140,47 @@ func (n *node) openMesh(context.Context) error {
 }
 
 func (n *node) openKeys(context.Context) (err error) {
-	n.keys, err = pki.Open(pki.Config{
-		Dir: n.dir.join("pki"), NodeName: n.dir.NodeName, NodeIPs: []net.IP{n.address.AsSlice()},
+	config := pki.Config{
+		Dir: n.dir.join("pki"), NodeName: n.dir.NodeName, NodeID: n.dir.NodeID, NodeIPs: []net.IP{n.address.AsSlice()},
 		ServiceIP: n.settings.serviceAddress(apiServiceOffset).AsSlice(), ClusterDomain: n.settings.ClusterDomain,
 		Log: n.log.With("part", "pki"),
-	})
+	}
+	if n.dir.Edge {
+		config.Sign = n.sign
+	}
+	n.keys, err = pki.Open(config)
 	return err
 }
 
-func (n *node) openAPI(ctx context.Context) error {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(n.config.BindAddress, n.config.APIPort).String())
+// openPeers opens the port on which members speak to each other.
+func (n *node) openPeers(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(n.config.BindAddress, n.config.PeerPort).String())
 	if err != nil {
-		return fmt.Errorf("listen for the API: %w", err)
+		return fmt.Errorf("listen for peers: %w", err)
 	}
-	address := netip.AddrPortFrom(n.address, n.config.APIPort)
-	n.api, err = api.New(api.Config{
-		Listener: listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
-		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
-		Nodes:               newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
-		Settings:            n.settings.kinds(),
-		Security:            n.security(address),
-		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},
-		ProxyClientCertFile: n.keys.ProxyClient().File(), ProxyClientKeyFile: n.keys.ProxyClient().File(),
-		KubernetesService: &api.KubernetesService{
-			ClusterIP: n.settings.serviceAddress(apiServiceOffset),
-			Endpoints: func() ([]netip.Addr, int32) { return []netip.Addr{n.address}, int32(n.config.APIPort) },
-		},
-		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
-		Log:       n.log.With("part", "api"),
+	n.peers = peer.New(peer.Config{
+		Listener: listener, Certificate: n.keys.Peer().TLS, Authority: n.keys.Cluster().Pool(), Resolve: n.resolve, Log: n.log.With("part", "peers"),
 	})
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	return n.writeKubeconfig()
+	n.closers = append(n.closers, n.peers.Close)
+	return nil
 }
 
-// security is the usual one, with this member's own paths.
-func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, error) {
-	usual := standard.Config{
-		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
-		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: n.settings.evictionDelaySeconds(),
-	}
-	return func(access api.Access) (api.Security, error) {
-		made, err := usual.Security(access)
-		if err != nil {
-			return api.Security{}, err
-		}
-		made.Routes[StatusPath] = serveJSON(n.status)
-		made.Routes[KubeconfigPath] = http.HandlerFunc(n.issueKubeconfig)
-		return made, nil
-	}
-}
-
-func (n *node) nodeLister() corelisters.NodeLister {
-	return n.api.Informers().Core().V1().Nodes().Lister()
-}
-
-// status is what this member tells of the cluster.
-func (n *node) status(*http.Request) (Status, error) {
-	replica := n.replica.Status()
-	status := Status{Cluster: n.dir.ClusterID, Node: n.dir.NodeName, Version: version.Version, LastIndex: replica.LastIndex}
-	names := map[string]string{n.dir.NodeID: n.dir.NodeName}
-	status.Leader = names[replica.LeaderID]
-	for _, condition := range n.replica.Conditions() {
-		status.Conditions = append(status.Conditions, fmt.Sprintf("%s since %s: %s", condition.Type, condition.Since.Format(time.RFC3339), condition.Message))
-	}
+// resolve finds the peer port of a node: gossip knows best, and before it knows anybody, what was so the last time.
+func (n *node) resolve(id string) (netip.AddrPort, bool) {
 	for _, member := range n.mesh.Members() {
-		name := names[member.ID]
-		if name == "" {
-			name = member.ID
+		if member.ID == id && member.Tags.PeerPort != 0 {
+			return netip.AddrPortFrom(member.Address.Addr(), member.Tags.PeerPort), true
 		}
-		status.Members = append(status.Members, memberStatus(member, name))
 	}
-	return status, nil
+	for _, last := range n.lastPeers {
+		if last.ID == id && last.PeerPort != 0 {
+			return netip.AddrPortFrom(last.Address.Addr(), last.PeerPort), true
+		}
+	}
+	return netip.AddrPort{}, false
 }
+
+func (n *node) nodeLister() corelisters.NodeLister { return n.informers.Core().V1().Nodes().Lister() }
 
 // openDataplane loads or adopts the service proxy. The pod network follows when the node's ranges are known.
 func (n *node) openDataplane(context.Context) error {
@@ -222,7 +197,7 @@ func (n *node) openDataplane(context.Context) error {
 	}
 	n.closers = append(n.closers, n.proxy.Close)
 	n.source, err = kube.New(kube.Config{
-		Informers: n.api.Informers(), NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Logger: n.log.With("part", "services"),
+		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Logger: n.log.With("part", "services"),
 	})
 	return err
 }
@@ -244,48 +219,34 @@ func (n *node) openPods(context.Context) error {
 		Client: as, Network: n.network,
 		ClusterDNS: []string{n.settings.serviceAddress(dnsServiceOffset).String()}, ClusterDomain: n.settings.ClusterDomain,
 		NodeIPs: []string{n.address.String()}, NodeLabels: labels, NodeTaints: taints,
-		KubeletVersion: kubernetesversion.Get().GitVersion + "+podvine", APIPort: int32(n.config.KubeletPort),
+		NodeAnnotations: map[string]string{NodeIDAnnotation: n.dir.NodeID},
+		KubeletVersion:  kubernetesversion.Get().GitVersion + "+podvine", APIPort: int32(n.config.KubeletPort),
 		APIListen: netip.AddrPortFrom(n.config.BindAddress, n.config.KubeletPort).String(), Server: security,
 		Log: n.log.With("part", "pods"),
 	})
 	return err
 }
 
-func (n *node) openControl(context.Context) (err error) {
-	n.control, err = control.New(control.Config{
-		ClientFor: func(name string) kubernetes.Interface { return n.loopClient(name) },
-		MetadataFor: func(name string) metadata.Interface {
-			user, groups := control.User(name)
-			return metadata.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: groups}))
-		},
-		Informers: n.api.Informers(), Logger: n.log.With("part", "control"), Liveness: aliveItself{n.dir.NodeName, time.Now()},
-		CA: n.keys.Cluster().CertPEM(), ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
-	})
-	if err != nil {
-		return err
-	}
-	n.roles, err = aggregation.New(n.client("system:serviceaccount:kube-system:clusterrole-aggregation-controller",
-		"system:serviceaccounts", "system:serviceaccounts:kube-system"), n.api.Informers().Rbac().V1().ClusterRoles(), n.log.With("part", "control"))
-	return err
-}
-
-// loopClient acts in process as one of the loops.
-func (n *node) loopClient(name string) kubernetes.Interface {
-	user, groups := control.User(name)
-	return n.client(user, groups...)
-}
-
-// client acts in process as the user.
+// client acts as the user, in process. An edge acts as its own node, whoever is named.
 func (n *node) client(user string, groups ...string) kubernetes.Interface {
+	if n.api == nil {
+		return n.asItself
+	}
 	return kubernetes.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: append(groups, authuser.AllAuthenticated)}))
 }
 
 // run runs the parts until ctx ends or one of them fails.
 func (n *node) run(ctx context.Context) error {
+	parts := map[string]func(context.Context) error{
+		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
+	}
+	if n.dir.Edge {
+		maps.Copy(parts, n.edgeParts())
+	} else {
+		maps.Copy(parts, n.replicaParts())
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	for name, part := range map[string]func(context.Context) error{
-		"API": n.api.Run, "pods": n.pods.Run, "control": n.runControl, "data plane": n.runDataplane, "keys": n.runKeys, "issuer": n.runIssuer,
-	} {
+	for name, part := range parts {
 		group.Go(func() error {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("run %s: %w", name, err)
@@ -295,57 +256,6 @@ func (n *node) run(ctx context.Context) error {
 	}
 	err := group.Wait()
 	return errors.Join(err, n.close())
-}
-
-// runControl runs the loops for as long as this member leads, as often as it does.
-func (n *node) runControl(ctx context.Context) error {
-	if err := n.waitReady(ctx); err != nil {
-		return err
-	}
-	for ctx.Err() == nil {
-		changed := n.replica.LeadershipChanged()
-		if _, leading := n.replica.Leading(); leading {
-			if err := n.lead(ctx, changed); err != nil {
-				return err
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		}
-	}
-	return nil
-}
-
-// waitReady returns when the API is: before, the loops would lack the roles that the bootstrap makes.
-func (n *node) waitReady(ctx context.Context) error {
-	client := n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)
-	return retry(ctx, func(ctx context.Context) error {
-		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-	})
-}
-
-func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-changed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	var roles sync.WaitGroup
-	roles.Go(func() { n.roles.Run(ctx) })
-	err := n.control.Run(ctx)
-	ended := ctx.Err() != nil // the lead was lost, or the agent ends: no failure of a loop
-	cancel()
-	roles.Wait()
-	if ended {
-		return nil
-	}
-	return err
 }
 
 // runDataplane keeps the data plane fed. What fails (a link that is not there yet, an nftables table that somebody holds)

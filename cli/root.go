@@ -66,7 +66,9 @@ records, and run pods, the pod network and the service proxy locally.`,
 		newKubeconfigCommand(streams),
 		newKubectlCommand(),
 		newLabCommand(streams),
+		newMembersCommand(streams),
 		newStatusCommand(streams),
+		newTokenCommand(streams),
 		newVersionCommand(streams),
 	)
 	return root

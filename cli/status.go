@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"text/tabwriter"
 	"time"
 
@@ -19,19 +21,9 @@ func newStatusCommand(streams Streams) *cobra.Command {
 		Short: "Show the cluster as the member behind the kubeconfig sees it: leader, quorum, members",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			client, config, err := newClient()
+			status, took, err := fetchStatus(command.Context())
 			if err != nil {
 				return err
-			}
-			asked := time.Now()
-			content, err := client.CoreV1().RESTClient().Get().AbsPath(agent.StatusPath).DoRaw(command.Context())
-			if err != nil {
-				return fmt.Errorf("ask %s for its status: %w", config.Host, err)
-			}
-			took := time.Since(asked)
-			var status agent.Status
-			if err := json.Unmarshal(content, &status); err != nil {
-				return fmt.Errorf("read the status of %s: %w", config.Host, err)
 			}
 			if output != "" && output != "wide" {
 				return printAs(streams.Out, output, status)
@@ -58,9 +50,31 @@ func printStatus(streams Streams, status agent.Status, took time.Duration) error
 		fmt.Fprintf(table, "Condition:\t%s\n", condition)
 	}
 	fmt.Fprintln(table)
+	printMembers(table, status.Members)
+	return table.Flush()
+}
+
+// fetchStatus asks the member behind the kubeconfig how it sees the cluster.
+func fetchStatus(ctx context.Context) (status agent.Status, took time.Duration, err error) {
+	client, config, err := newClient()
+	if err != nil {
+		return status, 0, err
+	}
+	asked := time.Now()
+	content, err := client.CoreV1().RESTClient().Get().AbsPath(agent.StatusPath).DoRaw(ctx)
+	if err != nil {
+		return status, 0, fmt.Errorf("ask %s for its status: %w", config.Host, err)
+	}
+	took = time.Since(asked)
+	if err := json.Unmarshal(content, &status); err != nil {
+		return status, 0, fmt.Errorf("read the status of %s: %w", config.Host, err)
+	}
+	return status, took, nil
+}
+
+func printMembers(table io.Writer, members []agent.MemberStatus) {
 	fmt.Fprintln(table, "MEMBER\tROLE\tSTATE\tSINCE\tADDRESS\tVERSION")
-	for _, member := range status.Members {
+	for _, member := range members {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", member.Name, member.Role, member.State, duration.HumanDuration(time.Since(member.Since)), member.Address, member.Version)
 	}
-	return table.Flush()
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -27,10 +28,10 @@ func NewKey() []byte {
 func loadKeyring(path string, first []byte) (*memberlist.Keyring, error) {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if content, err = json.Marshal([]string{base64.StdEncoding.EncodeToString(first)}); err != nil {
-			return nil, fmt.Errorf("encode gossip keys: %w", err)
+		if err := writeKeyring(path, [][]byte{first}); err != nil {
+			return nil, err
 		}
-		err = os.WriteFile(path, content, 0o600)
+		content, err = os.ReadFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open gossip keys: %w", err)
@@ -54,3 +55,27 @@ func loadKeyring(path string, first []byte) (*memberlist.Keyring, error) {
 	}
 	return keyring, nil
 }
+
+func keyringFile(dir string) string { return filepath.Join(dir, "gossip-keys.json") }
+
+// writeKeyring makes the file appear whole.
+func writeKeyring(path string, keys [][]byte) error {
+	texts := make([]string, len(keys))
+	for i, key := range keys {
+		texts[i] = base64.StdEncoding.EncodeToString(key)
+	}
+	content, err := json.Marshal(texts)
+	if err != nil {
+		return fmt.Errorf("encode gossip keys: %w", err)
+	}
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+		return fmt.Errorf("write gossip keys: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write gossip keys: %w", err)
+	}
+	return nil
+}
+
+// Keys are the keys of the mesh, the one that encrypts first: whoever joins needs them.
+func (m *Mesh) Keys() [][]byte { return m.keyring.GetKeys() }

@@ -7,12 +7,12 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
 )
 
@@ -77,6 +77,7 @@ type Member struct {
 type Mesh struct {
 	id, dir string
 	serf    *serf.Serf
+	keyring *memberlist.Keyring
 	log     *slog.Logger
 	now     func() time.Time
 	events  chan serf.Event
@@ -114,6 +115,7 @@ func Start(config Config) (*Mesh, error) {
 	if m.serf, err = serf.Create(serfConfig); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), config.Transport.Shutdown())
 	}
+	m.keyring = serfConfig.MemberlistConfig.Keyring
 	m.tasks.Go(m.follow)
 	if len(peers) > 0 {
 		m.tasks.Go(func() { m.rejoin(peers) })
@@ -130,7 +132,7 @@ func (c Config) serf() (*serf.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := filepath.Join(c.Dir, "gossip-keys.json")
+	keys := keyringFile(c.Dir)
 	if members.Keyring, err = loadKeyring(keys, c.Key); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,9 @@ func (r Role) String() string {
 	return "unknown"
 }
 
+// Replica tells whether a member of the role holds a replica of the store.
+func (r Role) Replica() bool { return r == RoleVoter || r == RoleStandby }
+
 // Tags are what a member says of itself. They ride on every membership message, so all of them together stay below
 // [MaxTagsBytes]; everything larger or worth protecting belongs in the Node object.
 type Tags struct {

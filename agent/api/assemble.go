@@ -92,6 +92,7 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	if err := s.config.Audit.apply(c); err != nil {
 		return nil, fmt.Errorf("configure audit: %w", err)
 	}
+	servePublic(c, s.config.Public)
 	return c, nil
 }
 

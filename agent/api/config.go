@@ -73,6 +73,9 @@ type Config struct {
 	KubernetesService *KubernetesService
 	// RequestsInFlight and MutatingRequestsInFlight bound concurrent requests; 0 is Kubernetes' default (400, 200).
 	RequestsInFlight, MutatingRequestsInFlight int
+	// Public are handlers by their path that anybody may ask, without authentication or any other filter: they check
+	// what they are sent, and bound it, themselves.
+	Public map[string]http.Handler
 	// Bootstrap are further hooks that run once after the start, with retries by themselves; readiness waits for them.
 	Bootstrap []BootstrapHook
 	// ReadyChecks are added to /readyz.

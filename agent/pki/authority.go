@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"time"
 )
@@ -138,6 +139,7 @@ type request struct {
 	subject  pkix.Name
 	dnsNames []string
 	ips      []net.IP
+	uris     []*url.URL
 	usages   []x509.ExtKeyUsage
 	lifetime time.Duration
 }
@@ -162,6 +164,7 @@ func (a *Authority) sign(public crypto.PublicKey, r request, now time.Time) ([]b
 		BasicConstraintsValid: true,
 		DNSNames:              r.dnsNames,
 		IPAddresses:           r.ips,
+		URIs:                  r.uris,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
 	if err != nil {

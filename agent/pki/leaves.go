@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 const (
 	servingName       = "serving"
 	nodeServingName   = "node-serving"
-	nodeClientName    = "node-client"
+	peerName          = "peer"
 	proxyClientName   = "front-proxy-client"
 	kubeletClientName = "kubelet-client"
 )
@@ -45,7 +46,13 @@ func (p *PKI) specs() []leafSpec {
 		apiIPs = append(slices.Clone(ips), c.ServiceIP)
 	}
 	life := LeafLifetimeHours * time.Hour
+	peer := leafSpec{peerName, p.cluster, nodeRequest(NodeIdentity{Name: c.NodeName, ID: c.NodeID, IPs: c.NodeIPs, Replica: c.Sign == nil})}
+	if c.Sign != nil {
+		return []leafSpec{peer}
+	}
+	apiIPs = append(apiIPs, p.otherMembers()...)
 	return []leafSpec{
+		peer,
 		{servingName, p.cluster, request{
 			subject: pkix.Name{CommonName: "podvine-api"},
 			dnsNames: []string{"localhost", c.NodeName, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
@@ -56,7 +63,6 @@ func (p *PKI) specs() []leafSpec {
 			subject:  pkix.Name{CommonName: NodeUserStart + c.NodeName, Organization: []string{NodesGroup}},
 			dnsNames: []string{"localhost", c.NodeName}, ips: ips, usages: server, lifetime: life,
 		}},
-		{nodeClientName, p.cluster, clientRequest(Identity{User: NodeUserStart + c.NodeName, Groups: []string{NodesGroup}}, life)},
 		{kubeletClientName, p.cluster, clientRequest(Identity{User: "system:kube-apiserver-kubelet-client", Groups: []string{"podvine:kubelet-api"}}, life)},
 		{proxyClientName, p.frontProxy, clientRequest(Identity{User: FrontProxyUser}, life)},
 	}
@@ -92,6 +98,9 @@ func (l *leaf) mismatch(spec leafSpec) bool {
 		return true
 	}
 	if !slices.Equal(l.cert.Subject.Organization, spec.request.subject.Organization) || !slices.Equal(l.cert.DNSNames, spec.request.dnsNames) {
+		return true
+	}
+	if !slices.EqualFunc(l.cert.URIs, spec.request.uris, func(a, b *url.URL) bool { return a.String() == b.String() }) {
 		return true
 	}
 	return !slices.EqualFunc(l.cert.IPAddresses, spec.request.ips, net.IP.Equal)

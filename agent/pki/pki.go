@@ -40,8 +40,15 @@ type Config struct {
 	Dir string
 	// NodeName is the name of the node, also in system:node:NAME.
 	NodeName string
+	// NodeID is the node's UUID; its certificate for peers names it. Required where there are peers.
+	NodeID string
 	// NodeIPs are the addresses under which others reach this node's API.
 	NodeIPs []net.IP
+	// MemberIPs are the addresses of all members: a replica serves the API for edges too. See [PKI.SetMemberIPs].
+	MemberIPs []net.IP
+	// Sign has a replica sign the certificate of this node, which is no replica and holds no authority's key. It gets a
+	// certificate request in PEM. Nil on a replica.
+	Sign func(request []byte) (certificate []byte, err error)
 	// ServiceIP is the address of the service kubernetes.default (10.96.0.1).
 	ServiceIP net.IP
 	// ClusterDomain is the DNS domain of services (cluster.local).
@@ -63,7 +70,7 @@ type PKI struct {
 	clusterCA    *caBundle
 	frontProxyCA *caBundle
 
-	mu      sync.RWMutex // guards leaves
+	mu      sync.RWMutex // guards leaves and config.MemberIPs
 	leaves  map[string]*leaf
 	issueMu sync.Mutex // one renewal at a time
 }
@@ -90,18 +97,9 @@ func Open(config Config) (*PKI, error) {
 	}
 	p := &PKI{config: config, leaves: map[string]*leaf{}}
 	now := config.Now()
-	var err error
-	if p.cluster, err = openAuthority(p.path("cluster-ca"), "podvine-cluster-ca", now); err != nil {
+	if err := p.openAuthorities(now); err != nil {
 		return nil, err
 	}
-	if p.frontProxy, err = openAuthority(p.path("front-proxy-ca"), "podvine-front-proxy-ca", now); err != nil {
-		return nil, err
-	}
-	if p.tokens, err = openTokenKeys(p.path("tokens"), now); err != nil {
-		return nil, err
-	}
-	p.clusterCA = newCABundle("cluster-ca", p.cluster)
-	p.frontProxyCA = newCABundle("front-proxy-ca", p.frontProxy)
 	for _, spec := range p.specs() {
 		l, err := openLeaf(p.path(spec.name))
 		if err != nil {
@@ -113,6 +111,29 @@ func Open(config Config) (*PKI, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// openAuthorities loads or makes what only replicas hold; of the others it loads the cluster CA's certificate.
+func (p *PKI) openAuthorities(now time.Time) (err error) {
+	if p.config.Sign != nil {
+		if p.cluster, err = openTrusted(p.path(clusterCAName), now); err != nil {
+			return err
+		}
+		p.clusterCA = newCABundle(clusterCAName, p.cluster)
+		return nil
+	}
+	if p.cluster, err = openAuthority(p.path(clusterCAName), "podvine-cluster-ca", now); err != nil {
+		return err
+	}
+	if p.frontProxy, err = openAuthority(p.path(frontProxyCAName), "podvine-front-proxy-ca", now); err != nil {
+		return err
+	}
+	if p.tokens, err = openTokenKeys(p.path(tokenFolder), now); err != nil {
+		return err
+	}
+	p.clusterCA = newCABundle(clusterCAName, p.cluster)
+	p.frontProxyCA = newCABundle(frontProxyCAName, p.frontProxy)
+	return nil
 }
 
 func (p *PKI) path(name string) string { return filepath.Join(p.config.Dir, name) }
@@ -138,11 +159,13 @@ func (p *PKI) Serving() *CertKey { return &CertKey{pki: p, name: servingName} }
 // ProxyClient is the certificate with which the aggregator speaks to aggregated servers.
 func (p *PKI) ProxyClient() *CertKey { return &CertKey{pki: p, name: proxyClientName} }
 
-// NodeClient is the certificate of system:node:NAME.
-func (p *PKI) NodeClient() *CertKey { return &CertKey{pki: p, name: nodeClientName} }
-
-// NodeServing is the serving certificate of the node's kubelet API.
-func (p *PKI) NodeServing() *CertKey { return &CertKey{pki: p, name: nodeServingName} }
+// NodeServing is the serving certificate of the node's kubelet API. Where a replica signs for this node, it is [PKI.Peer].
+func (p *PKI) NodeServing() *CertKey {
+	if p.config.Sign != nil {
+		return p.Peer()
+	}
+	return &CertKey{pki: p, name: nodeServingName}
+}
 
 // KubeletClient is the certificate with which the API speaks to the nodes' kubelet APIs.
 func (p *PKI) KubeletClient() *CertKey { return &CertKey{pki: p, name: kubeletClientName} }
@@ -165,6 +188,9 @@ func (p *PKI) Renew(now time.Time) (next time.Time, err error) {
 			next = at
 		}
 	}
+	if p.tokens == nil {
+		return next, nil
+	}
 	if at, err := p.tokens.rotate(now); err != nil {
 		return now, err
 	} else if at.Before(next) {
@@ -174,7 +200,11 @@ func (p *PKI) Renew(now time.Time) (next time.Time, err error) {
 }
 
 func (p *PKI) issueLeaf(spec leafSpec, current *leaf, now time.Time) error {
-	fresh, err := spec.issue(now)
+	issue := spec.issue
+	if p.config.Sign != nil {
+		issue = func(time.Time) (*leaf, error) { return spec.enrol(p.config.Sign) }
+	}
+	fresh, err := issue(now)
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", spec.name, err)
 	}

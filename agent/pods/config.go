@@ -107,6 +107,8 @@ type Config struct {
 	// NodeLabels and NodeTaints are set when the Node object is first made.
 	NodeLabels map[string]string
 	NodeTaints []corev1.Taint
+	// NodeAnnotations are kept on the Node object.
+	NodeAnnotations map[string]string
 	// KubeletVersion and KubeProxyVersion appear in the Node's info.
 	KubeletVersion string
 	// APIListen is the kubelet API's address; "" leaves it off. Port is what

@@ -170,18 +170,18 @@ func (a *Agent) syncNode(ctx context.Context, store cache.Store, synced bool) er
 	if !ok {
 		return fmt.Errorf("node is a %T", o)
 	}
+	if node, err = a.completeNode(ctx, node); err != nil {
+		return err
+	}
 	return a.updateNode(ctx, node)
 }
 
 func (a *Agent) registerNode(ctx context.Context) error {
-	labels := map[string]string{
-		corev1.LabelHostname: a.cfg.NodeName, corev1.LabelOSStable: "linux", corev1.LabelArchStable: nodestatus.Arch(),
-	}
-	maps.Copy(labels, a.cfg.NodeLabels)
 	rctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	made, err := a.cfg.Client.CoreV1().Nodes().Create(rctx, &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: a.cfg.NodeName, Labels: labels}, Spec: corev1.NodeSpec{Taints: a.cfg.NodeTaints},
+		ObjectMeta: metav1.ObjectMeta{Name: a.cfg.NodeName, Labels: a.ownLabels(), Annotations: a.cfg.NodeAnnotations},
+		Spec:       corev1.NodeSpec{Taints: a.cfg.NodeTaints},
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		made, err = a.cfg.Client.CoreV1().Nodes().Get(rctx, a.cfg.NodeName, metav1.GetOptions{})
@@ -190,6 +190,45 @@ func (a *Agent) registerNode(ctx context.Context) error {
 		return fmt.Errorf("register node: %w", err)
 	}
 	return a.updateNode(ctx, made)
+}
+
+func (a *Agent) ownLabels() map[string]string {
+	labels := map[string]string{
+		corev1.LabelHostname: a.cfg.NodeName, corev1.LabelOSStable: "linux", corev1.LabelArchStable: nodestatus.Arch(),
+	}
+	maps.Copy(labels, a.cfg.NodeLabels)
+	return labels
+}
+
+// completeNode gives a Node object that somebody made for this node, as a join does, what it would have had from this node.
+func (a *Agent) completeNode(ctx context.Context, node *corev1.Node) (*corev1.Node, error) {
+	missing := func(have, want map[string]string) map[string]string {
+		add := map[string]string{}
+		for key, value := range want {
+			if _, found := have[key]; !found {
+				add[key] = value
+			}
+		}
+		return add
+	}
+	labels, annotations := missing(node.Labels, a.ownLabels()), missing(node.Annotations, a.cfg.NodeAnnotations)
+	if node.Labels[corev1.LabelHostname] != "" {
+		labels = nil // it is complete; what is missing now, somebody has taken off
+	}
+	if len(labels) == 0 && len(annotations) == 0 {
+		return node, nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "annotations": annotations}})
+	if err != nil {
+		return nil, fmt.Errorf("complete node: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	made, err := a.cfg.Client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("complete node: %w", err)
+	}
+	return made, nil
 }
 
 func (a *Agent) updateNode(ctx context.Context, node *corev1.Node) error {

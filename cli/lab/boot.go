@@ -32,8 +32,12 @@ const (
 	endTimeout = 20 * time.Second
 )
 
-// start brings the host up: a first process in namespaces and cgroups of its own, plugged into the switch.
-func (l *Lab) start(host *Host) error {
+// joinTokenVariable is where an agent looks for its token.
+const joinTokenVariable = "PODVINE_JOIN_TOKEN"
+
+// start brings the host up: a first process in namespaces and cgroups of its own, plugged into the switch. A host that is no
+// member of the cluster yet joins it with the token.
+func (l *Lab) start(host *Host, token string) error {
 	if host.Up() {
 		return nil
 	}
@@ -48,7 +52,7 @@ func (l *Lab) start(host *Host) error {
 		return fmt.Errorf("make the start pipe of %s: %w", host.Name, err)
 	}
 	defer reader.Close()
-	host.Init, err = l.boot(host, reader)
+	host.Init, err = l.boot(host, reader, token)
 	if err == nil {
 		err = l.plugIn(host)
 	}
@@ -60,7 +64,7 @@ func (l *Lab) start(host *Host) error {
 }
 
 // boot runs the hidden command that enters the cgroups, starts the first process and prints its ID.
-func (l *Lab) boot(host *Host, pipe *os.File) (process, error) {
+func (l *Lab) boot(host *Host, pipe *os.File, token string) (process, error) {
 	log, err := os.OpenFile(l.LogPath(host), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return process{}, fmt.Errorf("open the log of %s: %w", host.Name, err)
@@ -68,6 +72,9 @@ func (l *Lab) boot(host *Host, pipe *os.File) (process, error) {
 	defer log.Close()
 	command := exec.Command("/proc/self/exe", "lab", "boot", "--name", l.Name, host.Name)
 	command.ExtraFiles, command.Stderr = []*os.File{pipe}, log
+	if token != "" {
+		command.Env = append(os.Environ(), joinTokenVariable+"="+token)
+	}
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	printed, err := command.Output()
 	if err != nil {

@@ -23,9 +23,13 @@ const (
 //go:embed demo.yaml
 var DemoManifest []byte
 
-// AgentArguments are the arguments of `podvine agent` in a lab's host.
+// AgentArguments are the arguments of `podvine agent` in a lab's host: the first founds the cluster, the others join it.
 func AgentArguments(host string) []string {
-	return []string{"--node-name", host, "--gossip-profile", "lab"}
+	arguments := []string{"--node-name", host, "--gossip-profile", "lab"}
+	if host == hostName(1) {
+		return arguments
+	}
+	return append([]string{"join", hostAddress(1).String(), hostAddress(2).String(), hostAddress(3).String()}, arguments...)
 }
 
 // Fetch returns the answer to a GET, asked again until it is one or ctx ends.

@@ -23,9 +23,9 @@ const adminKubeconfig = "/etc/podvine/admin.kubeconfig"
 
 // Kubeconfig returns a kubeconfig of the cluster's administrator that reaches the host's API from this machine.
 func (l *Lab) Kubeconfig(host *Host) ([]byte, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", host.Init.PID, adminKubeconfig))
+	content, err := l.adminKubeconfig(host)
 	if err != nil {
-		return nil, fmt.Errorf("read the kubeconfig of %s: %w", host.Name, err)
+		return nil, err
 	}
 	config, err := clientcmd.Load(content)
 	if err != nil {
@@ -35,6 +35,23 @@ func (l *Lab) Kubeconfig(host *Host) ([]byte, error) {
 		cluster.Server = fmt.Sprintf("https://127.0.0.1:%d", host.Published[apiPort])
 	}
 	return clientcmd.Write(*config)
+}
+
+// adminKubeconfig reads the administrator's kubeconfig from the host, or from another where the host is an edge and has
+// none.
+func (l *Lab) adminKubeconfig(host *Host) ([]byte, error) {
+	errs := []error{fmt.Errorf("read the kubeconfig of %s: %w", host.Name, fs.ErrNotExist)}
+	for _, from := range append([]*Host{host}, l.Hosts...) {
+		if !from.Up() {
+			continue
+		}
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", from.Init.PID, adminKubeconfig))
+		if err == nil {
+			return content, nil
+		}
+		errs = append(errs, fmt.Errorf("read the kubeconfig of %s: %w", from.Name, err))
+	}
+	return nil, errors.Join(errs...)
 }
 
 // Client returns a client and its configuration for the host's API, as the administrator.

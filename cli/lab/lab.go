@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"syscall"
 )
 
@@ -145,6 +146,8 @@ func (l *Lab) Host(name string) (*Host, error) {
 	}
 	return nil, fmt.Errorf("lab %s has no host %q: it has %s", l.Name, name, l.hostNames())
 }
+
+func hostName(i int) string { return "h" + strconv.Itoa(i) }
 
 func (l *Lab) hostNames() []string {
 	names := make([]string, len(l.Hosts))

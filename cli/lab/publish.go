@@ -26,10 +26,7 @@ func (l *Lab) publish(host *Host, ports []uint16) error {
 		if host.Published[port] != 0 {
 			continue
 		}
-		chosen, err := freePort(port)
-		if err != nil {
-			chosen, err = freePort(0)
-		}
+		chosen, err := l.freePort(port)
 		if err != nil {
 			return fmt.Errorf("publish port %d of %s: %w", port, host.Name, err)
 		}
@@ -38,7 +35,23 @@ func (l *Lab) publish(host *Host, ports []uint16) error {
 	return nil
 }
 
-func freePort(wanted uint16) (uint16, error) {
+// freePort is the wanted port, or any where that is not free or a host of the lab has it: it may not be listened on yet.
+func (l *Lab) freePort(wanted uint16) (uint16, error) {
+	for _, host := range l.Hosts {
+		for _, taken := range host.Published {
+			if taken == wanted {
+				return l.freePort(0)
+			}
+		}
+	}
+	port, err := portOf(wanted)
+	if err != nil && wanted != 0 {
+		return l.freePort(0)
+	}
+	return port, err
+}
+
+func portOf(wanted uint16) (uint16, error) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(wanted)})
 	if err != nil {
 		return 0, err

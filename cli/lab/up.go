@@ -12,9 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/podvine/podvine/agent/cgroup"
+	"github.com/podvine/podvine/agent/join"
 )
+
+// joinTokenTTL is how long a lab's hosts may take to join.
+const joinTokenTTL = 10 * time.Minute
 
 // UpOptions is what a lab is started with.
 type UpOptions struct {
@@ -55,7 +60,7 @@ func (l *Lab) up(ctx context.Context, options UpOptions) error {
 		return err
 	}
 	for i := len(l.Hosts); i < options.Hosts; i++ {
-		l.Hosts = append(l.Hosts, &Host{Name: "h" + strconv.Itoa(i+1), Address: hostAddress(i + 1)})
+		l.Hosts = append(l.Hosts, &Host{Name: hostName(i + 1), Address: hostAddress(i + 1)})
 	}
 	ports := append([]uint16{apiPort}, options.Publish...)
 	grown := !l.Publisher.alive()
@@ -71,12 +76,27 @@ func (l *Lab) up(ctx context.Context, options UpOptions) error {
 			return err
 		}
 	}
-	for _, host := range l.Hosts {
+	return l.startAll(ctx, progress)
+}
+
+// startAll starts the hosts that are down, the first alone: it founds the cluster that the others join.
+func (l *Lab) startAll(ctx context.Context, progress func(format string, args ...any)) error {
+	var token string
+	for i, host := range l.Hosts {
 		if host.Up() {
 			continue
 		}
+		if i > 0 && token == "" {
+			if err := l.waitReady(ctx, l.Hosts[0]); err != nil {
+				return err
+			}
+			var err error
+			if token, err = l.joinToken(ctx); err != nil {
+				return err
+			}
+		}
 		progress("starting %s (%s)", host.Name, host.Address)
-		if err := l.start(host); err != nil {
+		if err := l.start(host, token); err != nil {
 			return err
 		}
 	}
@@ -87,6 +107,20 @@ func (l *Lab) up(ctx context.Context, options UpOptions) error {
 		progress("%s is Ready", host.Name)
 	}
 	return nil
+}
+
+// joinToken makes the token with which hosts join.
+func (l *Lab) joinToken(ctx context.Context) (string, error) {
+	host, err := l.Host("")
+	if err != nil {
+		return "", err
+	}
+	client, config, err := l.Client(host)
+	if err != nil {
+		return "", err
+	}
+	token, err := join.CreateToken(ctx, client, config.CAData, time.Now().Add(joinTokenTTL), "lab "+l.Name)
+	return token.String(), err
 }
 
 // Down ends the lab of that name and removes everything that it made. A lab that is not there is no error.
@@ -151,7 +185,7 @@ func (l *Lab) Kill(ctx context.Context, host *Host, agentOnly bool) error {
 // Start brings a killed host up again, with what is on its disk; with agentOnly it is the agent alone.
 func (l *Lab) Start(host *Host, agentOnly bool) error {
 	if !agentOnly {
-		return l.start(host)
+		return l.start(host, "")
 	}
 	return l.signal(host, signalStartAgent)
 }

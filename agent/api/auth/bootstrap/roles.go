@@ -247,7 +247,10 @@ func namespaceBindings(namespace string) []binding {
 	}
 }
 
-// ownBindings are Podvine's own: the API may use all of the nodes' kubelet API.
+// ownBindings are Podvine's own: the API may use all of the nodes' kubelet API, and every node proxies services.
 func ownBindings() []binding {
-	return []binding{{name: "podvine:kubelet-api", ref: "system:kubelet-api-admin", subjects: []string{"group podvine:kubelet-api"}}}
+	return []binding{
+		{name: "podvine:kubelet-api", ref: "system:kubelet-api-admin", subjects: []string{"group podvine:kubelet-api"}},
+		{name: "podvine:node-proxier", ref: "system:node-proxier", subjects: []string{"group system:nodes"}},
+	}
 }

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/podvine/podvine/agent/peer"
+	"github.com/podvine/podvine/agent/pki"
+)
+
+// Agents call each other over HTTP on the peer port; the caller is whom its certificate names.
+const (
+	certificatePath = "/certificate"
+
+	callTimeout  = 10 * time.Second
+	maxCallBytes = 1 << 20
+)
+
+// certificateCall asks a replica to certify the caller's key.
+type certificateCall struct {
+	Request string `json:"request"`
+}
+
+type certificateAnswer struct {
+	Certificate string `json:"certificate"`
+}
+
+// callerKey finds the caller in a request's context.
+type callerKey struct{}
+
+// runAgentCalls serves the calls of other agents until ctx ends.
+func (n *node) runAgentCalls(ctx context.Context) error {
+	listener, err := n.peers.Listen(peer.ProtocolAgent, false)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	if n.replica != nil {
+		mux.Handle("POST "+certificatePath, answer(n.certify))
+	}
+	server := &http.Server{
+		Handler: http.MaxBytesHandler(mux, maxCallBytes), ReadHeaderTimeout: callTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+		IdleTimeout: callTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			if known, ok := conn.(*peer.Conn); ok {
+				return context.WithValue(ctx, callerKey{}, known.Peer)
+			}
+			return ctx
+		},
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+		return fmt.Errorf("serve other agents: %w", err)
+	}
+	return nil
+}
+
+// answer serves a call that takes In and answers Out.
+func answer[In, Out any](do func(ctx context.Context, caller pki.NodeIdentity, in In) (Out, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, known := r.Context().Value(callerKey{}).(pki.NodeIdentity)
+		if !known {
+			http.Error(w, "the caller is unknown", http.StatusForbidden)
+			return
+		}
+		var in In
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		out, err := do(r.Context(), caller, in)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(out); err != nil {
+			panic(http.ErrAbortHandler) // the caller has gone
+		}
+	})
+}
+
+// call calls another agent.
+func call[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path string, in In) (out Out, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+nodeID+path, bytes.NewReader(body))
+	if err != nil {
+		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return peers.Dial(ctx, nodeID, peer.ProtocolAgent)
+	}}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxCallBytes))
+	if err != nil {
+		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return out, fmt.Errorf("call %s of %s: %s", path, nodeID, bytes.TrimSpace(content))
+	}
+	if err := json.Unmarshal(content, &out); err != nil {
+		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
+	}
+	return out, nil
+}
+
+// certify answers an edge whose certificate is to be renewed. The new one says what the old one said, but for the address,
+// which is where gossip has the node now.
+func (n *node) certify(_ context.Context, caller pki.NodeIdentity, in certificateCall) (certificateAnswer, error) {
+	if owner := n.directory.id(caller.Name); owner != "" && owner != caller.ID {
+		return certificateAnswer{}, fmt.Errorf("node %s has another owner now", caller.Name)
+	}
+	if at, known := n.directory.peerAddress(caller.ID); known {
+		caller.IPs = []net.IP{at.Addr().AsSlice()}
+	}
+	certificate, err := n.keys.SignNode(caller, []byte(in.Request), time.Now())
+	return certificateAnswer{Certificate: string(certificate)}, err
+}
+
+// sign has a replica sign this node's certificate.
+func (n *node) sign(request []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	errs := []error{errNoReplica}
+	for _, id := range n.link.candidates() {
+		signed, err := call[certificateCall, certificateAnswer](ctx, n.peers, id, certificatePath, certificateCall{Request: string(request)})
+		if err == nil {
+			return []byte(signed.Certificate), nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}

@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	// maxCarried bounds the clients' connections that an edge carries at a time; more are closed at once.
+	maxCarried = 4096
+	// maxClientAddressBytes bounds the line before a carried connection that says who the client is.
+	maxClientAddressBytes = 64
+	carryDialTimeout      = 5 * time.Second
+)
+
+// writeClientAddress begins a carried connection: a byte with the length of the client's address, and the address as text.
+func writeClientAddress(conn io.Writer, client netip.AddrPort) error {
+	text := client.String()
+	_, err := conn.Write(append([]byte{byte(len(text))}, text...))
+	return err
+}
+
+// carriedConn is a connection that came in through an edge: its other end is the client, as the edge says.
+type carriedConn struct {
+	net.Conn
+	client net.Addr
+}
+
+// RemoteAddr implements net.Conn.
+func (c *carriedConn) RemoteAddr() net.Addr { return c.client }
+
+// acceptCarried reads who the client is.
+func acceptCarried(conn net.Conn) (net.Conn, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(carryDialTimeout)); err != nil {
+		return nil, err
+	}
+	var length [1]byte
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		return nil, fmt.Errorf("read the client's address: %w", err)
+	}
+	text := make([]byte, min(int(length[0]), maxClientAddressBytes))
+	if _, err := io.ReadFull(conn, text); err != nil {
+		return nil, fmt.Errorf("read the client's address: %w", err)
+	}
+	client, err := netip.ParseAddrPort(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("read the client's address: %w", err)
+	}
+	return &carriedConn{conn, net.TCPAddrFromAddrPort(client)}, conn.SetReadDeadline(time.Time{})
+}
+
+// carrier serves an edge's API port: it carries each client's TLS connection, as it is, to a replica.
+type carrier struct {
+	listener net.Listener
+	dial     func(ctx context.Context, client netip.AddrPort) (net.Conn, error)
+	log      *slog.Logger
+}
+
+// run accepts until ctx ends, and ends what it carries then.
+func (c *carrier) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.listener.Close() })
+	defer stop()
+	var group sync.WaitGroup
+	defer group.Wait()
+	slots := make(chan struct{}, maxCarried)
+	for {
+		client, err := c.listener.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			c.log.Warn("accept a client", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+			group.Go(func() {
+				defer func() { <-slots }()
+				c.carry(ctx, client)
+			})
+		default:
+			_ = client.Close() // beyond the bound
+		}
+	}
+}
+
+func (c *carrier) close() error {
+	if err := c.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close the API port: %w", err)
+	}
+	return nil
+}
+
+func (c *carrier) carry(ctx context.Context, client net.Conn) {
+	defer client.Close()
+	address, _ := netip.ParseAddrPort(client.RemoteAddr().String())
+	dialing, cancel := context.WithTimeout(ctx, carryDialTimeout)
+	server, err := c.dial(dialing, address)
+	cancel()
+	if err != nil {
+		c.log.Debug("carry a client", "client", address, "error", err)
+		return
+	}
+	defer server.Close()
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	var group sync.WaitGroup
+	group.Go(func() { pipe(server, client) })
+	pipe(client, server)
+	group.Wait()
+}
+
+// pipe copies until its source ends, and ends the destination with it: TLS says by itself when a side is done.
+func pipe(to, from net.Conn) {
+	_, err := io.Copy(to, from)
+	_ = errors.Join(err, to.Close(), from.Close()) // either end hung up, which is how connections end
+}
+
+// joinedListener accepts from several listeners.
+type joinedListener struct {
+	net.Listener // the first, for its address
+	all          []net.Listener
+	conns        chan net.Conn
+	done         chan struct{}
+	once         sync.Once
+	group        sync.WaitGroup
+}
+
+// joinListeners accepts clients directly and through edges.
+func joinListeners(direct, carried net.Listener) net.Listener {
+	j := &joinedListener{Listener: direct, all: []net.Listener{direct, carried}, conns: make(chan net.Conn), done: make(chan struct{})}
+	j.group.Go(func() { j.pump(direct, func(conn net.Conn) (net.Conn, error) { return conn, nil }) })
+	j.group.Go(func() { j.pump(carried, acceptCarried) })
+	return j
+}
+
+func (j *joinedListener) pump(from net.Listener, prepare func(net.Conn) (net.Conn, error)) {
+	for {
+		conn, err := from.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			select {
+			case <-j.done:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		j.group.Go(func() {
+			prepared, err := prepare(conn)
+			if err != nil {
+				_ = conn.Close() // an edge that has hung up
+				return
+			}
+			select {
+			case j.conns <- prepared:
+			case <-j.done:
+				_ = prepared.Close() // the server ends
+			}
+		})
+	}
+}
+
+// Accept implements net.Listener.
+func (j *joinedListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-j.conns:
+		return conn, nil
+	case <-j.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (j *joinedListener) Close() error {
+	var errs []error
+	j.once.Do(func() {
+		close(j.done)
+		for _, l := range j.all {
+			errs = append(errs, l.Close())
+		}
+	})
+	return errors.Join(errs...)
+}

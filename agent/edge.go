@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/podvine/podvine/gossip"
+)
+
+// The pace of an edge's own requests; the API's priority and fairness bounds them too.
+const (
+	edgeQPS   = 50
+	edgeBurst = 100
+)
+
+// edgeParts are what an edge runs beside what every member does.
+func (n *node) edgeParts() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"API": n.carrier.run, "keys": n.runMemberKeys, "informers": n.runInformers,
+	}
+}
+
+// openLink makes the way to the replicas; it is used once peers and keys are there.
+func (n *node) openLink(context.Context) error {
+	n.link = &replicaLink{self: n.dir.NodeID, network: func() dialer { return n.peers }, members: n.members, last: n.lastPeers, conns: map[*linkedConn]string{}}
+	return n.removeStaleKubeconfig()
+}
+
+// members are those that gossip knows, by UUID.
+func (n *node) members() map[string]gossip.Member {
+	if n.directory != nil {
+		return n.directory.all()
+	}
+	members := map[string]gossip.Member{}
+	for _, member := range n.mesh.Members() {
+		members[member.ID] = member
+	}
+	return members
+}
+
+// openAccess opens an edge's API port, and this node's own way to the API.
+func (n *node) openAccess(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(n.config.BindAddress, n.config.APIPort).String())
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	n.carrier = &carrier{listener: listener, dial: n.link.dial, log: n.log.With("part", "api")}
+	n.closers = append(n.closers, n.carrier.close)
+	own := netip.AddrPortFrom(n.address, n.config.APIPort)
+	file := n.keys.Peer().File()
+	client, err := kubernetes.NewForConfig(&rest.Config{
+		Host: "https://" + own.String(), QPS: edgeQPS, Burst: edgeBurst,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return n.link.dial(ctx, own) },
+		TLSClientConfig: rest.TLSClientConfig{
+			ServerName: "kubernetes.default.svc", CAData: n.keys.Cluster().CertPEM(), CertFile: file, KeyFile: file,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("make a client of the API: %w", err)
+	}
+	n.asItself = client
+	n.informers = informers.NewSharedInformerFactory(client, 0)
+	n.directory, err = newDirectory(n.dir.identity, n.mesh, n.informers)
+	return err
+}
+
+// runInformers keeps the edge's copies of what its data plane needs.
+func (n *node) runInformers(ctx context.Context) error {
+	n.informers.StartWithContext(ctx)
+	<-ctx.Done()
+	n.informers.Shutdown()
+	return nil
+}

@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	authuser "k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+
+	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/auth/aggregation"
+	"github.com/podvine/podvine/agent/api/auth/standard"
+	"github.com/podvine/podvine/agent/api/auth/tokens"
+	"github.com/podvine/podvine/agent/control"
+	"github.com/podvine/podvine/agent/peer"
+	"github.com/podvine/podvine/agent/version"
+	"github.com/podvine/podvine/consensus"
+	"github.com/podvine/podvine/consensus/kubestore"
+	"github.com/podvine/podvine/gossip"
+)
+
+// replicaParts are what a replica runs beside what every member does.
+func (n *node) replicaParts() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"API": n.api.Run, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer,
+	}
+}
+
+// apiEndpoints are where replicas serve the API, this one included.
+func (n *node) apiEndpoints() ([]netip.Addr, int32) {
+	addresses := []netip.Addr{n.address}
+	for id, member := range n.directory.all() {
+		if id != n.dir.NodeID && member.Tags.Role.Replica() && member.State == gossip.StateAlive {
+			addresses = append(addresses, member.Address.Addr())
+		}
+	}
+	return addresses, int32(n.config.APIPort)
+}
+
+func (n *node) openStore(ctx context.Context) error {
+	ring, err := openDataKeys(n.dir.join("data-keys.json"), n.dir.join("raft"))
+	if err != nil {
+		return err
+	}
+	n.replica, err = consensus.Open(ctx, consensus.Config{
+		Dir: n.dir.join("raft"), NodeID: n.dir.NodeID, ClusterID: n.dir.ClusterID,
+		Logger: n.log.With("part", "consensus"), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.replica.Close)
+	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store"), Ring: ring}); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, func() error { n.backend.Close(); return nil })
+	return nil
+}
+
+func (n *node) openAPI(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(n.config.BindAddress, n.config.APIPort).String())
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	carried, err := n.peers.Listen(peer.ProtocolAPI, false)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	listener = joinListeners(listener, carried)
+	address := netip.AddrPortFrom(n.address, n.config.APIPort)
+	n.api, err = api.New(api.Config{
+		Listener: listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
+		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
+		Nodes:               newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
+		Settings:            n.settings.kinds(),
+		Security:            n.security(address),
+		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},
+		ProxyClientCertFile: n.keys.ProxyClient().File(), ProxyClientKeyFile: n.keys.ProxyClient().File(),
+		KubernetesService: &api.KubernetesService{
+			ClusterIP: n.settings.serviceAddress(apiServiceOffset),
+			Endpoints: n.apiEndpoints, Changed: n.replicasChanged,
+		},
+		Public:    n.publicRoutes(),
+		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
+		Log:       n.log.With("part", "api"),
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	n.informers = n.api.Informers()
+	if n.directory, err = newDirectory(n.dir.identity, n.mesh, n.informers); err != nil {
+		return err
+	}
+	return n.writeKubeconfig()
+}
+
+// security is the usual one, with this member's own paths.
+func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, error) {
+	usual := standard.Config{
+		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
+		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: n.settings.evictionDelaySeconds(),
+	}
+	return func(access api.Access) (api.Security, error) {
+		made, err := usual.Security(access)
+		if err != nil {
+			return api.Security{}, err
+		}
+		made.Routes[StatusPath] = serveJSON(n.status)
+		made.Routes[KubeconfigPath] = http.HandlerFunc(n.issueKubeconfig)
+		return made, nil
+	}
+}
+
+// status is what this member tells of the cluster.
+func (n *node) status(*http.Request) (Status, error) {
+	replica := n.replica.Status()
+	status := Status{Cluster: n.dir.ClusterID, Node: n.dir.NodeName, Version: version.Version, LastIndex: replica.LastIndex}
+	status.Leader = n.directory.name(replica.LeaderID)
+	for _, condition := range n.replica.Conditions() {
+		status.Conditions = append(status.Conditions, fmt.Sprintf("%s since %s: %s", condition.Type, condition.Since.Format(time.RFC3339), condition.Message))
+	}
+	for _, member := range n.mesh.Members() {
+		name := cmp.Or(n.directory.name(member.ID), member.ID)
+		status.Members = append(status.Members, memberStatus(member, name))
+	}
+	return status, nil
+}
+
+func (n *node) openControl(context.Context) (err error) {
+	n.control, err = control.New(control.Config{
+		ClientFor: func(name string) kubernetes.Interface { return n.loopClient(name) },
+		MetadataFor: func(name string) metadata.Interface {
+			user, groups := control.User(name)
+			return metadata.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: groups}))
+		},
+		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory,
+		CA: n.keys.Cluster().CertPEM(), ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
+	})
+	if err != nil {
+		return err
+	}
+	n.roles, err = aggregation.New(n.client("system:serviceaccount:kube-system:clusterrole-aggregation-controller",
+		"system:serviceaccounts", "system:serviceaccounts:kube-system"), n.informers.Rbac().V1().ClusterRoles(), n.log.With("part", "control"))
+	return err
+}
+
+// loopClient acts in process as one of the loops.
+func (n *node) loopClient(name string) kubernetes.Interface {
+	user, groups := control.User(name)
+	return n.client(user, groups...)
+}
+
+// runControl runs the loops for as long as this member leads, as often as it does.
+func (n *node) runControl(ctx context.Context) error {
+	if err := n.waitReady(ctx); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		changed := n.replica.LeadershipChanged()
+		if _, leading := n.replica.Leading(); leading {
+			if err := n.lead(ctx, changed); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+	return nil
+}
+
+// waitReady returns when the API is: before, the loops would lack the roles that the bootstrap makes.
+func (n *node) waitReady(ctx context.Context) error {
+	client := n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)
+	return retry(ctx, func(ctx context.Context) error {
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
+func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var roles sync.WaitGroup
+	roles.Go(func() { n.roles.Run(ctx) })
+	err := n.control.Run(ctx)
+	ended := ctx.Err() != nil // the lead was lost, or the agent ends: no failure of a loop
+	cancel()
+	roles.Wait()
+	if ended {
+		return nil
+	}
+	return err
+}
