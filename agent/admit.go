@@ -84,6 +84,11 @@ func (n *node) join(ctx context.Context, r *http.Request) (*join.Response, error
 	if err := claimName(ctx, client, request, view); err != nil {
 		return nil, err
 	}
+	if old := view.Holder; old != nil && old.ID != "" && old.ID != request.NodeID {
+		if err := n.mesh.Forget(old.ID); err != nil {
+			n.log.Warn("forget the node that had the name before", "node", request.NodeName, "error", err)
+		}
+	}
 	return n.welcome(request, view.Now)
 }
 

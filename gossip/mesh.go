@@ -237,6 +237,20 @@ func stateOf(status serf.MemberStatus) State {
 	}
 }
 
+// Forget has all members drop a dead one from their lists: a machine that was installed anew is another member, and the
+// old one never comes back. It refuses to forget a member that is alive; one that is not known is forgotten already.
+func (m *Mesh) Forget(id string) error {
+	for _, member := range m.Members() {
+		if member.ID == id && member.State != StateDead && member.State != StateLeft {
+			return fmt.Errorf("forget member %s: it is %s", id, member.State)
+		}
+	}
+	if err := m.serf.RemoveFailedNodePrune(id); err != nil {
+		return fmt.Errorf("forget member %s: %w", id, err)
+	}
+	return nil
+}
+
 // SetTags changes what this node says of itself, live.
 func (m *Mesh) SetTags(tags Tags) error {
 	encoded, err := tags.encode()

@@ -161,6 +161,28 @@ func TestCutMemberComesBackWithItsTags(t *testing.T) {
 	})
 }
 
+func TestForgottenMemberIsGoneEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := mesh(t, new(memnet.Network), 3)
+		nodes[2].transport.SetCut(true)
+		await(t, time.Minute, "the death", func() bool {
+			return member(nodes[0], "node-2").State == gossip.StateDead && member(nodes[1], "node-2").State == gossip.StateDead
+		})
+		if err := nodes[0].Forget("node-2"); err != nil {
+			t.Fatal(err)
+		}
+		await(t, time.Minute, "both to forget it", func() bool { return len(nodes[0].Members()) == 2 && len(nodes[1].Members()) == 2 })
+		if err := nodes[0].Forget("node-1"); err == nil {
+			t.Error("a living member may be forgotten")
+		}
+		time.Sleep(10 * time.Second)
+		if alive(nodes[0]) != 2 || alive(nodes[1]) != 2 {
+			t.Errorf("a living member was forgotten: %+v", nodes[0].Members())
+		}
+		shut(t, nodes...)
+	})
+}
+
 func TestTagsChangeLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := mesh(t, new(memnet.Network), 2)

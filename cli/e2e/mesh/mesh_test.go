@@ -1,0 +1,201 @@
+package mesh
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// replacedBudget is from a host's death to its pods running elsewhere.
+const replacedBudget = 10 * time.Second
+
+func TestAllAreMembers(t *testing.T) {
+	for _, host := range hosts {
+		known := members(t, host)
+		if len(known) != len(hosts) {
+			t.Fatalf("asked through %s: %+v", host, known)
+		}
+		for name, member := range known {
+			if !member.Alive || member.ID == "" {
+				t.Errorf("asked through %s: %s is %+v", host, name, member)
+			}
+		}
+	}
+}
+
+// Every member answers every request the same way, whatever its role.
+func TestAnswersAreEqualByteForByte(t *testing.T) {
+	for _, path := range []string{"/api/v1/namespaces", "/apis", "/api/v1/nodes/h2", "/openapi/v3", "/api/v1/namespaces/nowhere/pods", "/apis/apps/v1/deployments?limit=1"} {
+		var first string
+		for _, host := range hosts {
+			answer := run(t, host, "kubectl", "get", "--raw", path)
+			if first == "" {
+				first = answer
+			}
+			if answer != first {
+				t.Errorf("%s: %s answers\n%s\nand %s\n%s", path, hosts[0], first, host, answer)
+			}
+		}
+	}
+	wrong, right := map[string]string{}, ""
+	for _, host := range hosts {
+		out, err := try(t, host, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"Bad"},"spec":{}}`, "kubectl", "create", "-f", "-")
+		if err == nil {
+			t.Errorf("%s accepts a pod that is none", host)
+		}
+		wrong[out], right = host, out
+	}
+	if len(wrong) != 1 || !strings.Contains(right, "is invalid") {
+		t.Errorf("refusals differ: %v", wrong)
+	}
+}
+
+func TestStreamsReachAnyNodeThroughAnyMember(t *testing.T) {
+	for _, host := range hosts {
+		run(t, "h1", "kubectl", "run", "on-"+host, "--image="+appImage, "--restart=Never", "--overrides", `{"spec":{"nodeName":"`+host+`"}}`)
+		t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "pod", "on-"+host, "--now") })
+	}
+	for _, host := range hosts {
+		run(t, "h1", "kubectl", "wait", "--for=condition=Ready", "pod/on-"+host, "--timeout=30s")
+		for _, through := range hosts {
+			if log := run(t, through, "kubectl", "logs", "on-"+host); !strings.Contains(log, "listens on") {
+				t.Errorf("the log of on-%s through %s is %q", host, through, log)
+			}
+		}
+	}
+}
+
+func TestTokensAreRefusedWithAReason(t *testing.T) {
+	expired := strings.TrimSpace(run(t, "h1", "token", "create", "--ttl", "1s", "--description", "short"))
+	revoked := strings.TrimSpace(run(t, "h1", "token", "create"))
+	valid := strings.TrimSpace(run(t, "h1", "token", "create"))
+	run(t, "h1", "token", "revoke", revoked)
+	if list := run(t, "h2", "token", "list"); !strings.Contains(list, valid[:6]) || strings.Contains(list, revoked[:6]) || strings.Contains(list, valid[7:23]) {
+		t.Errorf("the tokens are listed as\n%s", list)
+	}
+	eventually(t, 10*time.Second, "the short token to expire", func() (string, bool) {
+		list := run(t, "h1", "token", "list")
+		return list, strings.Contains(list, "expired")
+	})
+	wrongSecret := valid[:7] + strings.Repeat("a", 16) + valid[23:]
+	otherCluster := valid[:24] + strings.Repeat("0", 64)
+	for _, c := range []struct{ what, token, name, reason string }{
+		{"an expired token", expired, "new", "expired at"},
+		{"a revoked token", revoked, "new", "it was revoked or never made"},
+		{"a wrong secret", wrongSecret, "new", "the secret of token " + valid[:6] + " is wrong"},
+		{"another cluster's token", otherCluster, "new", "the token is for another cluster"},
+		{"no token's form", "hello", "new", "not of the form ID.SECRET.HASH"},
+		{"no token", "", "new", "needs a token"},
+		{"the name of a living node", valid, "h2", "a living node has the name h2"},
+	} {
+		out, err := joinFrom(t, "h3", c.token, c.name)
+		if err == nil || !strings.Contains(out, c.reason) {
+			t.Errorf("%s: %v, %s; want %q", c.what, err, out, c.reason)
+		}
+		if c.token != "" && strings.Count(out, "\n") > 3 {
+			t.Errorf("%s: more than a line or two:\n%s", c.what, out)
+		}
+	}
+	if known := members(t, "h1"); len(known) != len(hosts) {
+		t.Errorf("after all refusals the members are %+v", known)
+	}
+}
+
+// joinFrom tries to join from the host, beside its own agent.
+func joinFrom(t *testing.T, host, token, name string) (string, error) {
+	t.Helper()
+	return try(t, "h1", "", "lab", "exec", "--name", labName, host, "--", "env", "PODVINE_JOIN_TOKEN="+token, "podvine", "agent", "join", "10.88.0.1",
+		"--node-name", name, "--data-dir", "/tmp/second", "--api-port", "16443", "--kubelet-port", "20250", "--gossip-port", "17946", "--peer-port", "17947")
+}
+
+// TestDeadHostIsReplacedAndReturns kills a host as a power cut would: its pods run elsewhere within the budget, those of
+// others are not touched, and on its return nothing healthy is killed.
+func TestDeadHostIsReplacedAndReturns(t *testing.T) {
+	client, _ := clientOf(t, "h1")
+	run(t, "h1", "kubectl", "create", "deployment", "web", "--image="+appImage, "--replicas=6")
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment", "web") })
+	run(t, "h1", "kubectl", "rollout", "status", "deployment/web", "--timeout=60s")
+	byHost := func() map[string]string {
+		pods, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := map[string]string{}
+		for _, pod := range pods.Items {
+			if pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
+				running[pod.Name] = pod.Spec.NodeName + " " + pod.Status.ContainerStatuses[0].ContainerID
+			}
+		}
+		return running
+	}
+	before := byHost()
+	if on := slices.Collect(maps.Values(before)); !slices.ContainsFunc(on, func(s string) bool { return strings.HasPrefix(s, "h3 ") }) {
+		t.Fatalf("no pod is on h3: %v", before)
+	}
+	run(t, "h1", "lab", "kill", "--name", labName, "h3")
+	took := eventually(t, time.Minute, "the pods of h3 to run elsewhere", func() (string, bool) {
+		now := byHost()
+		living := 0
+		for _, at := range now {
+			if !strings.HasPrefix(at, "h3 ") {
+				living++
+			}
+		}
+		return fmt.Sprint(now), living == 6
+	})
+	t.Logf("replaced and running after %v; the budget is %v", took.Round(time.Millisecond), replacedBudget)
+	after := byHost()
+	for name, at := range before {
+		if !strings.HasPrefix(at, "h3 ") && after[name] != at {
+			t.Errorf("pod %s was on %s, now on %q", name, at, after[name])
+		}
+	}
+	run(t, "h1", "lab", "start", "--name", labName, "h3")
+	run(t, "h1", "kubectl", "wait", "--for=condition=Ready", "node/h3", "--timeout=60s")
+	eventually(t, time.Minute, "the dead host's pods to be gone", func() (string, bool) {
+		pods, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
+		return fmt.Sprint(pods, err), err == nil && len(pods.Items) == 6
+	})
+	if back := byHost(); !maps.Equal(back, after) {
+		t.Errorf("the return changed %v to %v", after, back)
+	}
+}
+
+// A machine that was installed anew has its old name again, and never founds a cluster of its own.
+func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
+	before := members(t, "h1")["h3"]
+	run(t, "h1", "lab", "kill", "--name", labName, "h3")
+	eventually(t, 30*time.Second, "the death to be known", func() (string, bool) {
+		known := members(t, "h1")["h3"]
+		return fmt.Sprint(known), !known.Alive
+	})
+	if err := os.Remove("/var/lib/podvine/labs/" + labName + "/hosts/h3/disk.img"); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "h1", "lab", "up", "--name", labName, "--hosts", "3")
+	eventually(t, 30*time.Second, "the new h3 to be the only one", func() (string, bool) {
+		known := members(t, "h2")
+		return fmt.Sprint(known), len(known) == len(hosts) && known["h3"].Alive && known["h3"].ID != before.ID
+	})
+	var cluster string
+	for _, host := range hosts {
+		var status struct{ Cluster string }
+		if err := json.Unmarshal([]byte(run(t, host, "status", "-o", "json")), &status); err != nil {
+			t.Fatal(err)
+		}
+		if cluster == "" {
+			cluster = status.Cluster
+		}
+		if status.Cluster != cluster {
+			t.Errorf("%s is of cluster %s, h1 of %s", host, status.Cluster, cluster)
+		}
+	}
+}
