@@ -40,7 +40,7 @@ func (r *Replica) Propose(ctx context.Context, p Proposal) (store.Result, error)
 	if err := p.Command.Validate(); err != nil {
 		return store.Result{}, fmt.Errorf("propose: %w", err)
 	}
-	if _, err := r.waitLeading(ctx); err != nil {
+	if err := r.waitLeading(ctx); err != nil {
 		return store.Result{}, err
 	}
 	w := &proposal{Proposal: p, start: r.cfg.Now(), done: make(chan outcome, 1)}

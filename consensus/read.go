@@ -91,23 +91,23 @@ func (r *Replica) WaitReady(ctx context.Context) error {
 	}
 }
 
-func (r *Replica) waitLeading(ctx context.Context) (uint64, error) {
-	if term, ok := r.Leading(); ok {
-		return term, nil
+func (r *Replica) waitLeading(ctx context.Context) error {
+	if _, ok := r.Leading(); ok {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxLeaderWait)
 	defer cancel()
 	if err := r.WaitReady(ctx); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrNotLeader, err)
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
-	return r.lead.term.Load(), nil
+	return nil
 }
 
 // ReadRevision returns a revision that covers every write acknowledged before the call, anywhere. The local store has
 // reached it on return. It writes nothing: concurrent calls share one round of asking the peers who leads, and a sole
 // voter, who cannot be deposed behind its back, asks nobody.
 func (r *Replica) ReadRevision(ctx context.Context) (int64, error) {
-	if _, err := r.waitLeading(ctx); err != nil {
+	if err := r.waitLeading(ctx); err != nil {
 		return 0, err
 	}
 	if r.soleVoter.Load() {

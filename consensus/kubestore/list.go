@@ -92,7 +92,7 @@ func (r *resource) selectPage(ctx context.Context, view store.View, key, continu
 	var p page
 	if !opts.Recursive {
 		if e := view.Get(key); e != nil {
-			_, err := r.consider(ctx, &p, e, &opts.Predicate)
+			err := r.consider(ctx, &p, e, &opts.Predicate)
 			return p, err
 		}
 		return p, nil
@@ -123,26 +123,26 @@ func (r *resource) selectPage(ctx context.Context, view store.View, key, continu
 			p.entries = append(p.entries, e)
 			return true
 		}
-		_, err = r.consider(ctx, &p, e, pred)
+		err = r.consider(ctx, &p, e, pred)
 		return err == nil
 	})
 	return p, err
 }
 
 // consider adds e to the page when the predicate matches it.
-func (r *resource) consider(ctx context.Context, p *page, e *store.Entry, pred *storage.SelectionPredicate) (bool, error) {
+func (r *resource) consider(ctx context.Context, p *page, e *store.Entry, pred *storage.SelectionPredicate) error {
 	p.last = e.Key
 	if !pred.Empty() {
 		object, err := r.object(ctx, e)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if ok, err := pred.Matches(object); err != nil || !ok {
-			return false, nil
+			return nil //nolint:nilerr // what cannot be asked for does not match, as in Kubernetes
 		}
 	}
 	p.entries = append(p.entries, e)
-	return true, nil
+	return nil
 }
 
 // fill makes the list's items of entries. The slice is never nil.

@@ -140,7 +140,7 @@ func (s *Store) load(r io.Reader) error {
 	if d.err != nil {
 		return d.err
 	}
-	if _, err := d.r.ReadByte(); err != io.EOF {
+	if _, err := d.r.ReadByte(); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = fmt.Errorf("%w: data after the last table", ErrCorrupt)
 		}
