@@ -69,7 +69,7 @@ func TestMissingFeatureIsNamed(t *testing.T) {
 	if !errors.As(err, &missing) || missing.Since != "6.6" || !strings.Contains(err.Error(), "kernel lacks TCX attachment (Linux 6.6 or newer has it)") {
 		t.Errorf("error %v", err)
 	}
-	if other := errors.New("something else"); unsupported("x", "y", other) != other {
+	if other := errors.New("something else"); !errors.Is(unsupported("x", "y", other), other) || errors.As(unsupported("x", "y", other), &missing) {
 		t.Error("an ordinary error was taken for a missing feature")
 	}
 }

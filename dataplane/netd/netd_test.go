@@ -122,7 +122,7 @@ func upstream(t *testing.T, at, name, address string) {
 	go func() { done <- server.ActivateAndServe() }()
 	t.Cleanup(func() {
 		must(t, conn.Close())
-		<-done
+		<-done //nolint:errcheck // says that the connection is closed
 	})
 }
 

@@ -181,7 +181,7 @@ func (s *Source) Run(ctx context.Context) error {
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it failed because it was to end
 		}
 		s.config.Logger.Warn("cannot update services", "err", err, "retry", pause)
 		select {
