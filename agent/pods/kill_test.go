@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -192,7 +193,7 @@ func openStream(t *testing.T, netns string) *echoStream {
 				return
 			}
 			if got, err := r.ReadString('\n'); err != nil || got != msg {
-				s.done <- fmt.Errorf("got %q, %v; want %q", got, err, msg)
+				s.done <- fmt.Errorf("got %q, want %q: %w", got, msg, errors.Join(err, errors.New("not echoed")))
 				return
 			}
 		}

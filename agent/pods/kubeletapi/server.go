@@ -103,7 +103,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if srv.Shutdown(cctx) != nil {
 		srv.Close()
 	}
-	<-errc
+	<-errc //nolint:errcheck // says that it was shut down
 	return nil
 }
 

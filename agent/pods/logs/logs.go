@@ -116,7 +116,7 @@ func wait(ctx context.Context, changes *fsnotify.Watcher) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-events:
-	case <-problems:
+	case <-problems: //nolint:errcheck // looking again is all there is to do
 	case <-t.C:
 	}
 	return nil

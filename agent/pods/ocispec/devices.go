@@ -56,7 +56,7 @@ func walkDevices(dir string, depth int) ([]specs.LinuxDevice, error) {
 		mode := os.FileMode(st.Mode & 0o7777)
 		uid, gid := st.Uid, st.Gid
 		out = append(out, specs.LinuxDevice{
-			Path: path, Type: kind, Major: int64(unix.Major(uint64(st.Rdev))), Minor: int64(unix.Minor(uint64(st.Rdev))),
+			Path: path, Type: kind, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
 			FileMode: &mode, UID: &uid, GID: &gid,
 		})
 	}

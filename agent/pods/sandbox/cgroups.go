@@ -158,10 +158,10 @@ func removeTree(dir string) error {
 	}
 	for range removeTries {
 		err = unix.Rmdir(dir)
-		if err == nil || err == unix.ENOENT {
+		if err == nil || errors.Is(err, unix.ENOENT) {
 			return nil
 		}
-		if err != unix.EBUSY {
+		if !errors.Is(err, unix.EBUSY) {
 			break
 		}
 		time.Sleep(removePause)

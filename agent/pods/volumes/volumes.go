@@ -258,7 +258,7 @@ func OverLimit(p Pod) (name, limit string) {
 		var used int64
 		walkErr := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 			if err != nil {
-				return nil // it went while we looked
+				return nil //nolint:nilerr // it went while we looked
 			}
 			if info, err := d.Info(); err == nil {
 				if st, ok := info.Sys().(*syscall.Stat_t); ok {

@@ -75,7 +75,7 @@ func removeCgroup(dir string) error {
 		}
 	}
 	for range sweepTries {
-		if err = unix.Rmdir(dir); err == nil || err == unix.ENOENT {
+		if err = unix.Rmdir(dir); err == nil || errors.Is(err, unix.ENOENT) {
 			return nil
 		}
 		time.Sleep(waitPause)
@@ -106,11 +106,11 @@ func (d Dirs) contained() []int {
 	for _, root := range []string{"/sys/fs/cgroup/pids/" + d.Cgroup, "/sys/fs/cgroup/" + d.Cgroup} {
 		err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
 			if err != nil || !e.IsDir() {
-				return nil
+				return nil //nolint:nilerr // it went while we looked
 			}
 			raw, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // likewise
 			}
 			for _, f := range strings.Fields(string(raw)) {
 				if pid, err := strconv.Atoi(f); err == nil {

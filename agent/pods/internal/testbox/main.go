@@ -141,7 +141,7 @@ func echo(addr string) {
 		must(err)
 		go func() {
 			defer c.Close()
-			io.Copy(c, c)
+			_, _ = io.Copy(c, c) // until the other side goes
 		}()
 	}
 }

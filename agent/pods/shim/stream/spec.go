@@ -45,7 +45,7 @@ func (io IO) URI() string {
 func ParseIO(uri string) (io IO, ok bool, err error) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != Scheme {
-		return IO{}, false, nil
+		return IO{}, false, nil //nolint:nilerr // not ours, whatever it is
 	}
 	q := u.Query()
 	io = IO{
