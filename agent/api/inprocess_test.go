@@ -202,7 +202,7 @@ func testCustomResources(t *testing.T, c *apitest.Cluster, k *kubectl.Kubectl) {
 	k.Run(t, "", "delete", "crd", "widgets.example.com")
 	apitest.Eventually(t, "the definition, its group and its objects are gone", func() error {
 		if _, err := client.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), "widgets.example.com", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("definition: %v", err)
+			return fmt.Errorf("definition: got %w, want not found", err)
 		}
 		if out, err := k.Try(t, "", "get", "apiservice", "v1.example.com"); err == nil {
 			return fmt.Errorf("API service is still there: %s", out)

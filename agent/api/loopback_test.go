@@ -26,6 +26,7 @@ func call(ctx context.Context, t *testing.T, path string, handler http.HandlerFu
 // TestPanicEndsTheRequestOnly lets handlers of a plain request and of a watch panic: the caller gets an error.
 func TestPanicEndsTheRequestOnly(t *testing.T) {
 	broken := func(http.ResponseWriter, *http.Request) { panic("broken handler") }
+	//nolint:bodyclose // there is none
 	if _, err := call(t.Context(), t, "/api/v1/pods", broken); err == nil || !strings.Contains(err.Error(), "broken handler") {
 		t.Errorf("plain request: %v", err)
 	}
@@ -44,6 +45,7 @@ func TestNestedRequestIsApart(t *testing.T) {
 	type outer struct{}
 	ctx, cancel := context.WithCancel(audit.WithAuditContext(context.WithValue(t.Context(), outer{}, "outer")))
 	defer cancel()
+	//nolint:bodyclose // it is in memory, and not looked at
 	_, err := call(ctx, t, "/api/v1/pods", func(_ http.ResponseWriter, r *http.Request) {
 		if r.Context().Value(outer{}) != nil || audit.AuditContextFrom(r.Context()) != nil {
 			t.Error("the nested request has values of the outer one")

@@ -233,7 +233,7 @@ func testTokens(t *testing.T, c *apitest.Cluster, k *kubectl.Kubectl) {
 	apitest.Eventually(t, "the token ends with its account", func() error {
 		_, err := client.CoreV1().Secrets("tokens").List(t.Context(), metav1.ListOptions{})
 		if !apierrors.IsUnauthorized(err) {
-			return fmt.Errorf("got %v", err)
+			return fmt.Errorf("got %w, want unauthorized", err)
 		}
 		return nil
 	})

@@ -27,7 +27,7 @@ func writeFile(path string, content []byte, mode fs.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer os.Remove(f.Name()) // gone already after the rename
+	defer func() { _ = os.Remove(f.Name()) }() // gone already after the rename
 	err = errors.Join(f.Chmod(mode), writeAll(f, content), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -29,10 +30,12 @@ func TestMain(m *testing.M) {
 	if socket := os.Getenv(helperSocket); socket != "" {
 		content, err := Request(context.Background(), socket, time.Hour)
 		if err != nil {
-			os.Stderr.WriteString(err.Error())
+			fmt.Fprint(os.Stderr, err)
 			os.Exit(1)
 		}
-		os.Stdout.Write(content)
+		if _, err := os.Stdout.Write(content); err != nil {
+			os.Exit(1)
+		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -44,7 +47,11 @@ func serve(t *testing.T, allowed func(uid, gid uint32) (bool, error)) (socket st
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

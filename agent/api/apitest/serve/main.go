@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -20,7 +21,7 @@ func main() {
 	}
 }
 
-func run() error {
+func run() (err error) {
 	kubeconfig := flag.String("kubeconfig", "", "write the administrator's kubeconfig here as well")
 	address := flag.String("address", "127.0.0.1:0", "host:port to listen on")
 	flag.Parse()
@@ -30,7 +31,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	options := apitest.Options{Dir: dir, Address: *address, Log: log}
 	return apitest.Run(ctx, options, func(c *apitest.Cluster) {

@@ -107,7 +107,7 @@ func (r *runner) judge(row Row, obj runtime.Object, errs field.ErrorList) error 
 	}
 	slices.Sort(got)
 	if !slices.Equal(slices.Compact(got), wanted) {
-		return fmt.Errorf("errors are %q, want %q\n%v", got, wanted, errs.ToAggregate())
+		return fmt.Errorf("errors are %q, want %q\n%w", got, wanted, errs.ToAggregate())
 	}
 	if row.Class == Invalid || row.Class == Immutable {
 		return nil

@@ -2,13 +2,13 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -83,7 +83,7 @@ func (r *bindingREST) assign(ctx context.Context, b *corev1.Binding, dryRun bool
 	if err = storageerrors.InterpretGetError(err, corev1.Resource("pods"), b.Name); !apierrors.IsNotFound(err) {
 		err = storageerrors.InterpretUpdateError(err, corev1.Resource("pods"), b.Name)
 	}
-	if _, ok := err.(*apierrors.StatusError); ok {
+	if status := (*apierrors.StatusError)(nil); errors.As(err, &status) {
 		return err
 	}
 	return apierrors.NewConflict(corev1.Resource("pods/binding"), b.Name, err)
@@ -96,7 +96,7 @@ func preconditions(b *corev1.Binding) *storage.Preconditions {
 	}
 	p := &storage.Preconditions{}
 	if b.UID != "" {
-		uid := types.UID(b.UID)
+		uid := b.UID
 		p.UID = &uid
 	}
 	if b.ResourceVersion != "" {

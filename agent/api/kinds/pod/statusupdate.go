@@ -175,7 +175,7 @@ func oneOfEachFamily(texts []string, value any, path *field.Path) field.ErrorLis
 	var errs field.ErrorList
 	dual, err := netutils.IsDualStackIPStrings(texts)
 	if err != nil {
-		errs = append(errs, field.InternalError(path, fmt.Errorf("failed to check for dual stack with error:%v", err)))
+		errs = append(errs, field.InternalError(path, fmt.Errorf("failed to check for dual stack with error:%w", err)))
 	}
 	if len(texts) > 2 || (err == nil && !dual) {
 		errs = append(errs, field.Invalid(path, value, "may specify no more than one IP for each IP family"))

@@ -25,7 +25,7 @@ func randomSpec(seed int64) *corev1.PodSpec {
 		},
 		func(v *intstr.IntOrString, c randfill.Continue) {
 			if c.Bool() {
-				*v = intstr.FromInt32(int32(c.Int31n(70000)))
+				*v = intstr.FromInt32(c.Int31n(70000))
 			} else {
 				*v = intstr.FromString(c.String(5))
 			}

@@ -2,6 +2,7 @@ package reviews
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"testing"
 
@@ -114,7 +115,8 @@ func TestInvalidQuestions(t *testing.T) {
 		"a name":   {authorizationv1.SubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: authorizationv1.SubjectAccessReviewSpec{User: "u", ResourceAttributes: pods("")}}, 1},
 	} {
 		_, err := create(t, "SubjectAccessReview", as("x", ""), &c.review)
-		if !apierrors.IsInvalid(err) || len(err.(*apierrors.StatusError).ErrStatus.Details.Causes) != c.fields {
+		var status apierrors.APIStatus
+		if !apierrors.IsInvalid(err) || !errors.As(err, &status) || len(status.Status().Details.Causes) != c.fields {
 			t.Errorf("%s: %v, want %d errors", name, err, c.fields)
 		}
 	}
