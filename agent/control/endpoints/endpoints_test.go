@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -289,7 +290,7 @@ func TestRunAgain(t *testing.T) {
 			go func() { done <- l.Run(ctx) }()
 			c.Settle()
 			cancel()
-			if err := <-done; err != context.Canceled {
+			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("Run: %v", err)
 			}
 		}

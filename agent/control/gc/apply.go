@@ -71,7 +71,7 @@ func (l *Loop) owner(ctx context.Context, child Identity, object *metav1.Partial
 	}
 	version, err := schema.ParseGroupVersion(ref.APIVersion)
 	if err != nil {
-		return Solid, false, nil // nothing can be found out about it, now or ever
+		return Solid, false, nil //nolint:nilerr // nothing can be found out about it, now or ever
 	}
 	k, watched, ok := l.kind(version.WithKind(ref.Kind))
 	if !ok {

@@ -69,7 +69,7 @@ func run(t *testing.T, test func(f *fixture), objects ...runtime.Object) {
 func (f *fixture) remove(resource schema.GroupVersionResource, name string) (bool, runtime.Object, error) {
 	stored, err := f.content.Tracker().Get(resource, "gone", name)
 	if err != nil {
-		return true, nil, nil
+		return true, nil, nil //nolint:nilerr // gone, as wanted
 	}
 	f.deleted = append(f.deleted, resource.Resource)
 	if len(stored.(*metav1.PartialObjectMetadata).Finalizers) > 0 {

@@ -31,8 +31,6 @@ const (
 	// reportEveryMinutes is how often an unchanged reason is told again, so that it does not fade from
 	// kubectl describe within the events' hour.
 	reportEveryMinutes = 30
-	// expireEverySeconds is how often assumptions are looked over while there is something to do.
-	expireEverySeconds = 10
 )
 
 // Config wires a [Scheduler].
