@@ -23,11 +23,6 @@ type Settings struct {
 	EvictionDelay metav1.Duration `json:"evictionDelay"`
 }
 
-// settingsName is the ConfigMap in kube-system that holds the settings, as JSON under the key "settings".
-const settingsName = "podvine-settings"
-
-const settingsKey = "settings"
-
 func (c Config) settings() Settings {
 	return Settings{
 		PodRanges: c.PodRanges, ServiceRanges: c.ServiceRanges, ClusterDomain: c.ClusterDomain,

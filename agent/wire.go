@@ -265,7 +265,7 @@ func (n *node) runDataplane(ctx context.Context) error {
 	for {
 		err := n.feedDataplane(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it ended because it was to end
 		}
 		n.log.Error("run the data plane, again in a moment", "pause", pause, "error", err)
 		select {
