@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kube-aggregator/pkg/apiserver"
 
+	"github.com/podvine/podvine/agent/api/chain"
 	"github.com/podvine/podvine/agent/api/kinds"
 )
 
@@ -85,6 +87,9 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, or discovery loses groups
 	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
 	c.AddReadyzChecks(s.config.ReadyChecks...)
+	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
+		return chain.Build(handler, c, &s.workers)
+	}
 	setLimits(c, s.config)
 	c.FlowControl = utilflowcontrol.New(s.informers, client.FlowcontrolV1(), c.MaxRequestsInFlight+c.MaxMutatingRequestsInFlight)
 

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/kube-aggregator/pkg/apiserver"
 
+	"github.com/podvine/podvine/agent/api/chain"
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/reviews"
 )
@@ -26,6 +27,7 @@ type Server struct {
 	informers  *directInformers
 	security   Security
 	aggregator *apiserver.APIAggregator
+	workers    chain.Workers
 	run        func(context.Context) error
 }
 
@@ -66,7 +68,10 @@ func New(config Config) (*Server, error) {
 }
 
 // Run serves until the context ends, then drains requests and returns. Every goroutine ends with the context too.
-func (s *Server) Run(ctx context.Context) error { return s.run(ctx) }
+func (s *Server) Run(ctx context.Context) error {
+	defer s.workers.Close()
+	return s.run(ctx)
+}
 
 // ClientConfig returns the configuration of a client whose requests go to the handler chain directly, as that user:
 // authorization, admission, priority and audit apply, TLS and TCP do not. Upgraded connections (exec) do not work.

@@ -47,11 +47,15 @@ func compare(ctx context.Context, s settings) error {
 		s.dir = dir
 	}
 	printSettings(s)
-	subjects := []subject{{"podvine", []string{servePodvine}}, {"etcd", []string{serveEtcd, serveEtcdAPI}}}
+	known := []subject{{"podvine", []string{servePodvine}}, {"etcd", []string{serveEtcd, serveEtcdAPI}}}
+	subjects := slices.DeleteFunc(known, func(k subject) bool { return !slices.Contains(s.sides, k.name) })
+	if len(subjects) == 0 {
+		return fmt.Errorf("measure %v: unknown", s.sides)
+	}
 	all := map[string][]result{}
 	for round := range s.rounds {
 		for i := range subjects {
-			side := subjects[(round+i)%2] // who comes first changes with each round
+			side := subjects[(round+i)%len(subjects)] // who comes first changes with each round
 			results, err := measureOnce(ctx, s, side, round)
 			if err != nil {
 				return fmt.Errorf("measure %s in round %d: %w", side.name, round, err)
@@ -60,7 +64,7 @@ func compare(ctx context.Context, s settings) error {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s measured\n", round+1, s.rounds, side.name)
 		}
 	}
-	return report(all)
+	return report(s, all)
 }
 
 func printSettings(s settings) {
@@ -167,10 +171,10 @@ func cpu(processes []process) (time.Duration, error) {
 }
 
 // report prints medians over the rounds, and the ratio of each pair of rounds.
-func report(all map[string][]result) error {
+func report(s settings, all map[string][]result) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "operation\tpodvine/s\tetcd/s\tratio\tp50 ms\tp50 ms etcd\tp99 ms\tp99 ms etcd\tCPU µs\tCPU µs etcd\t")
-	for _, operation := range operations() {
+	for _, operation := range s.operations {
 		mine, theirs := of(all["podvine"], operation), of(all["etcd"], operation)
 		var ratios []float64
 		for i := range min(len(mine), len(theirs)) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -54,9 +55,13 @@ func measureAll(ctx context.Context, s settings, config *rest.Config, processes 
 		return nil, err
 	}
 	var results []result
-	for _, operation := range operations() {
+	for _, operation := range s.operations {
+		done := func() error { return nil }
+		if s.profile != "" {
+			done = profile(ctx, config, s, operation)
+		}
 		r, err := l.measure(ctx, operation, s.duration, l.operation(operation))
-		if err != nil {
+		if err := errors.Join(err, done()); err != nil {
 			return nil, fmt.Errorf("%s: %w", operation, err)
 		}
 		results = append(results, r)

@@ -3,6 +3,7 @@
 // the product does not depend on etcd.
 //
 //	go run . -rounds 5 -duration 5s [-fsync-delay 5ms]
+//	go run . -rounds 1 -sides podvine -operations create -profile /tmp/profiles
 //
 // Each server is a process of its own (etcd two), so that its CPU can be told from that of the clients. With
 // -fsync-delay the data lies behind a FUSE file system that adds the delay to each fsync, for both alike.
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,6 +28,10 @@ type settings struct {
 	bytes      int
 	fsyncDelay time.Duration
 	dir        string
+	operations []string
+	sides      []string
+	// profile is a folder for profiles of the servers, "" for none.
+	profile string
 }
 
 func main() {
@@ -39,9 +45,13 @@ func main() {
 	flag.IntVar(&s.bytes, "bytes", 1024, "size of a ConfigMap's content")
 	flag.DurationVar(&s.fsyncDelay, "fsync-delay", 0, "added to each fsync")
 	flag.StringVar(&s.dir, "dir", "", "folder for the data (default: a temporary one)")
+	only := flag.String("operations", strings.Join(operations(), ","), "which to measure; those that need objects come after create")
+	sides := flag.String("sides", "podvine,etcd", "whom to measure; the first is compared with the second")
+	flag.StringVar(&s.profile, "profile", "", "folder for a CPU profile of the API server in each measurement; the profile itself costs CPU")
 	flag.StringVar(&serve, "serve", "", "internal: be this server")
 	flag.StringVar(&dir, "serve-dir", "", "internal: in this folder")
 	flag.Parse()
+	s.operations, s.sides = strings.Split(*only, ","), strings.Split(*sides, ",")
 	var err error
 	switch serve {
 	case "":
