@@ -155,6 +155,7 @@ func (s *Server) newCore(generic *genericapiserver.Config, next *apiextensions.C
 	if err != nil {
 		return nil, err
 	}
+	core.Handler.GoRestfulContainer.Router(&router{})
 	groups, err := s.storages(generic)
 	if err != nil {
 		return nil, err
