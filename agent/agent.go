@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 
+	"github.com/podvine/podvine/agent/collector"
 	"github.com/podvine/podvine/agent/preflight"
 )
 
@@ -21,6 +22,7 @@ func Run(ctx context.Context, config Config, log *slog.Logger) error {
 	if err := preflight.FirstFatal(preflight.Run(config.Preflight(), true)); err != nil {
 		return err
 	}
+	defer collector.Pace()()
 	klog.SetLogger(logr.FromSlogHandler(quiet{log.Handler()}))
 	n, err := newNode(ctx, config, log)
 	if err != nil {

@@ -68,7 +68,10 @@ func compare(ctx context.Context, s settings) error {
 }
 
 func printSettings(s settings) {
-	fmt.Printf("%d clients, %d bytes, %v an operation, %d rounds, fsync +%v, %d CPUs, %s\n", s.clients, s.bytes, s.duration, s.rounds, s.fsyncDelay, runtime.NumCPU(), runtime.Version())
+	fmt.Printf("%d clients, %s, a connection each, HTTP/2 over TLS, requests unlimited; %d bytes, %v an operation, %d rounds, fsync +%v\n",
+		s.clients, contentType, s.bytes, s.duration, s.rounds, s.fsyncDelay)
+	fmt.Printf("both sides: the same kinds, filters and clients, GOGC=%s (unset: paced by the load), %d CPUs, %s\n",
+		os.Getenv("GOGC"), runtime.NumCPU(), runtime.Version())
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, module := range info.Deps {
 			if slices.Contains([]string{"k8s.io/apiserver", "go.etcd.io/etcd/server/v3", "github.com/hashicorp/raft", "github.com/hashicorp/raft-wal"}, module.Path) {

@@ -26,6 +26,9 @@ type result struct {
 	cpu time.Duration
 }
 
+// contentType is what clients send and ask for.
+const contentType = "application/vnd.kubernetes.protobuf"
+
 // operations are measured in this order on the same objects.
 func operations() []string { return []string{"create", "get", "update", "list", "delete"} }
 
@@ -39,7 +42,7 @@ type load struct {
 }
 
 func measureAll(ctx context.Context, s settings, config *rest.Config, processes []process) ([]result, error) {
-	config.QPS, config.ContentType = -1, "application/vnd.kubernetes.protobuf"
+	config.QPS, config.ContentType = -1, contentType
 	l := &load{settings: s, processes: processes, content: strings.Repeat("x", s.bytes)}
 	for range s.clients {
 		own := rest.CopyConfig(config)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api"
 	"github.com/podvine/podvine/agent/api/apitest"
+	"github.com/podvine/podvine/agent/collector"
 )
 
 // The servers, by the name under which a child process is started.
@@ -39,6 +40,7 @@ const readyFile = "ready"
 // runServer is one of the servers until ctx ends.
 func runServer(ctx context.Context, name, dir string) error {
 	klog.SetLogger(logr.Discard()) // the libraries' chatter costs CPU that is measured
+	defer collector.Pace()()       // as the agent does, and for etcd alike
 	switch name {
 	case serveEtcd:
 		return runEtcd(ctx, dir)
