@@ -56,7 +56,11 @@ type Config struct {
 	ClusterID string
 	// Join keeps an empty replica from founding a cluster: it waits to be added by another.
 	Join bool
-	// Transport carries raft's messages; nil is one without peers.
+	// Epoch is the cluster's, as the leader that wants this replica to join told it; 0 when it is not known.
+	Epoch uint64
+	// Network connects the replica with others; nil when it is alone.
+	Network *Network
+	// Transport carries raft's messages when Network is nil, for tests; nil is one without peers.
 	Transport raft.Transport
 
 	Logger     *slog.Logger
@@ -117,6 +121,7 @@ func (c *Config) raftConfig() *raft.Config {
 	rc.CommitTimeout = commitInterval
 	rc.MaxAppendEntries = maxAppendEntries
 	rc.BatchApplyCh = true
+	rc.ShutdownOnRemove = false // a removed replica stays readable until its node closes it
 	rc.TrailingLogs = trailingEntriesMax
 	rc.SnapshotThreshold = 1 << 62 // the replica decides itself, by bytes too
 	rc.NoLegacyTelemetry = true

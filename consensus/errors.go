@@ -15,6 +15,9 @@ var (
 	ErrBusy = errors.New("too many writes are waiting")
 	// ErrClosed says that the replica is closed; nothing was written.
 	ErrClosed = errors.New("replica is closed")
+
+	errForgotten   = errors.New("it was written too long ago to be remembered")
+	errNobodyLeads = fmt.Errorf("%w: nobody took the lead within %v", ErrNotLeader, maxLeaderWait)
 )
 
 // ForeignDirError says that a data directory belongs to another node or cluster.

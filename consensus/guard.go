@@ -40,6 +40,8 @@ type guard struct {
 	metrics *metrics
 	// full is told when the disk is full: a snapshot may let go of log files.
 	full func()
+	// abdicate asks another voter to take the lead, before this node is cut off.
+	abdicate func()
 
 	mu  sync.RWMutex
 	cur diskLog
@@ -159,6 +161,9 @@ func (g *guard) trip(what string, err error) {
 	}
 	g.condMu.Lock()
 	defer g.condMu.Unlock()
+	if g.cond == nil && g.abdicate != nil {
+		g.abdicate()
+	}
 	g.gate.cut()
 	if g.cond == nil {
 		g.healing.Add(1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,7 @@ type Proposal struct {
 
 // proposal waits in the queue, then in a group, then for its outcome.
 type proposal struct {
-	Proposal
+	*ticket
 	start time.Time
 	done  chan outcome
 }
@@ -34,23 +35,118 @@ type outcome struct {
 	err    error
 }
 
-// Propose writes through the log and returns the result of applying it. A conflict is a result, not an error. With
-// [ErrUnknownOutcome] the write may still happen; with any other error it does not.
+// ticket is a proposal on its way, maybe by several attempts. The pair of member and sequence, once given, makes all
+// attempts one write.
+type ticket struct {
+	Proposal
+	// forwarded is set when another node's answer settled it.
+	forwarded bool
+}
+
+// Propose writes through the log and returns the result of applying it, here or at the leader; the local store has
+// reached the result's revision on return. A conflict is a result, not an error. With [ErrUnknownOutcome] the write may
+// still happen; with any other error it does not.
 func (r *Replica) Propose(ctx context.Context, p Proposal) (store.Result, error) {
 	if err := p.Command.Validate(); err != nil {
 		return store.Result{}, fmt.Errorf("propose: %w", err)
 	}
-	if err := r.waitLeading(ctx); err != nil {
+	t := &ticket{Proposal: p}
+	result, err := r.route(ctx, t)
+	if err != nil || result.Code != store.CodeConflict || !t.forwarded && !result.Duplicate {
+		return result, err
+	}
+	// The answer of another node, and one from memory, do not say what stood in the way.
+	op := &p.Command.Ops[min(result.FailedOp, len(p.Command.Ops)-1)]
+	result.Current, _ = r.store.Get(op.Table, op.Key)
+	return result, nil
+}
+
+// route brings a write to whoever leads, until one answers. After an attempt whose answer was lost, the next one is the
+// same write to the state machine; without that name for it, or when it belongs to a term, the outcome stays unknown.
+func (r *Replica) route(ctx context.Context, t *ticket) (store.Result, error) {
+	var lost error
+	start := time.Now()
+	for wait := firstRetryWait; ; wait = min(2*wait, lastRetryWait) {
+		result, err := r.attempt(ctx, t)
+		switch {
+		case err == nil && result.Code == store.CodeForgotten:
+			return store.Result{}, unknown(errForgotten)
+		case err == nil && result.Code == store.CodeFenced && lost != nil:
+			return store.Result{}, lost
+		case err == nil:
+			return result, nil
+		case errors.Is(err, ErrUnknownOutcome):
+			lost = err
+			if t.Command.Member == "" || t.Command.Term != 0 {
+				return result, err
+			}
+		case !errors.Is(err, ErrNotLeader) || r.network == nil:
+			return result, errors.Join(lost, err)
+		}
+		if ctx.Err() != nil || errors.Is(err, errNobodyLeads) || time.Since(start) > maxRouteTime {
+			return result, firstOf(lost, err)
+		}
+		if stop := r.pause(ctx, wait); stop != nil {
+			return result, firstOf(lost, err)
+		}
+	}
+}
+
+func firstOf(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func (r *Replica) attempt(ctx context.Context, t *ticket) (store.Result, error) {
+	leader, err := r.waitLeader(ctx)
+	if err != nil {
 		return store.Result{}, err
 	}
-	w := &proposal{Proposal: p, start: r.cfg.Now(), done: make(chan outcome, 1)}
+	if leader != r.cfg.NodeID {
+		t.forwarded = true
+		return r.forward(ctx, leader, t)
+	}
+	t.forwarded = false
+	return r.submit(ctx, t)
+}
+
+// pause waits between two attempts.
+func (r *Replica) pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.closing:
+		return ErrClosed
+	}
+}
+
+// submit writes a command through the local log.
+func (r *Replica) submit(ctx context.Context, t *ticket) (store.Result, error) {
+	w := &proposal{ticket: t, start: r.cfg.Now(), done: make(chan outcome, 1)}
+	if err := r.enqueue(ctx, w); err != nil {
+		return store.Result{}, err
+	}
+	return r.settled(ctx, w)
+}
+
+func (r *Replica) enqueue(ctx context.Context, w *proposal) error {
 	select {
 	case r.queue <- w:
+		return nil
 	case <-ctx.Done():
-		return store.Result{}, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+		return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	case <-r.closing:
-		return store.Result{}, ErrClosed
+		return ErrClosed
 	}
+}
+
+func (r *Replica) settled(ctx context.Context, w *proposal) (store.Result, error) {
 	select {
 	case o := <-w.done:
 		r.observe(w, o)
@@ -125,9 +221,15 @@ func (g *group) fail(err error) {
 
 // proposer turns waiting proposals into log entries.
 type proposer struct {
-	id      uint64
+	id uint64
+	// member names the process in the log: sequences begin anew in the next.
+	member  string
 	mu      sync.Mutex
 	pending map[uint64]*group
+}
+
+func newProposer(id uint64) *proposer {
+	return &proposer{id: id, member: strconv.FormatUint(id, 36), pending: map[uint64]*group{}}
 }
 
 // claim finds the group that an entry belongs to.
@@ -226,7 +328,11 @@ func (r *Replica) dispatch(g *group) {
 	entry := store.Group{TimeUnixMilli: r.cfg.Now().UnixMilli(), Proposer: r.proposer.id, Number: g.number}
 	entry.Commands = make([]store.Command, len(g.proposals))
 	size := 64
+	named := r.network != nil && !r.soleVoter.Load()
 	for i, p := range g.proposals {
+		if named {
+			r.name(p.ticket)
+		}
 		entry.Commands[i] = p.Command
 		size += p.Command.EncodedSizeBytes()
 	}
@@ -236,6 +342,13 @@ func (r *Replica) dispatch(g *group) {
 	r.metrics.groupSize.Observe(float64(len(g.proposals)))
 	g.start = time.Now()
 	g.future = r.raft.Apply(entry.Encode(make([]byte, 0, size)), 0)
+}
+
+// name gives a write the name by which a second attempt is known as the same. A name once given stays.
+func (r *Replica) name(t *ticket) {
+	if t.Command.Member == "" {
+		t.Command.Member, t.Command.Sequence = r.proposer.member, r.sequence.Add(1)
+	}
 }
 
 // runCompleter settles groups whose entry was not applied here.

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,12 @@ import (
 
 // maxLeaderWait is how long a read or a write waits for a leader before it says that there is none.
 const maxLeaderWait = 2 * time.Second
+
+// Between two attempts to reach a leader.
+const (
+	firstRetryWait = 10 * time.Millisecond
+	lastRetryWait  = 200 * time.Millisecond
+)
 
 // leadership is what this replica knows of its own lead.
 type leadership struct {
@@ -27,6 +34,14 @@ func (l *leadership) set(term uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term.Store(term)
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// wake tells those who wait that another may lead.
+func (l *leadership) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -47,6 +62,7 @@ func (r *Replica) runLeadership() {
 				r.lead.set(0)
 				continue
 			}
+			r.gate.forgetProgress()
 		case <-r.closing:
 			return
 		}
@@ -55,8 +71,13 @@ func (r *Replica) runLeadership() {
 			r.log.Debug("barrier", "error", err)
 			continue
 		}
+		if err := r.readVoters(); err != nil {
+			r.log.Debug("read voters", "error", err)
+			continue
+		}
 		if r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term {
 			r.metrics.leaderships.Inc()
+			r.reach.confirm()
 			r.log.Info("this replica leads", "term", term)
 			r.lead.set(term)
 		}
@@ -69,57 +90,108 @@ func (r *Replica) Leading() (term uint64, ok bool) {
 	return term, term != 0 && r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term
 }
 
-// LeadershipChanged returns a channel that is closed when [Replica.Leading] may answer differently.
+// LeadershipChanged returns a channel that is closed when [Replica.Leading] may answer differently, or another node leads.
 func (r *Replica) LeadershipChanged() <-chan struct{} {
 	return r.lead.wait()
 }
 
-// WaitReady returns once this replica leads and has applied everything that was acknowledged before.
+// WaitReady returns once this replica leads or follows a leader, and has applied everything that was acknowledged before.
 func (r *Replica) WaitReady(ctx context.Context) error {
 	for {
 		changed := r.LeadershipChanged()
-		if _, ok := r.Leading(); ok {
+		_, err := r.ReadRevision(ctx)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for leadership: %w", ctx.Err())
+			return fmt.Errorf("wait for leadership: %w", errors.Join(ctx.Err(), err))
 		case <-r.closing:
 			return ErrClosed
 		}
 	}
 }
 
-func (r *Replica) waitLeading(ctx context.Context) error {
+// waitLeader returns the node that leads: this one, or with a network another.
+func (r *Replica) waitLeader(ctx context.Context) (string, error) {
+	timer := time.NewTimer(maxLeaderWait)
+	defer timer.Stop()
+	for {
+		changed := r.LeadershipChanged()
+		if id := r.leader(); id != "" {
+			return id, nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return "", errNobodyLeads
+		case <-ctx.Done():
+			return "", fmt.Errorf("%w: wait for a leader: %w", ErrNotLeader, ctx.Err())
+		case <-r.closing:
+			return "", fmt.Errorf("%w: %w", ErrNotLeader, ErrClosed)
+		}
+	}
+}
+
+// leader returns the node that can be asked to write, "" when none is known.
+func (r *Replica) leader() string {
 	if _, ok := r.Leading(); ok {
-		return nil
+		return r.cfg.NodeID
 	}
-	ctx, cancel := context.WithTimeout(ctx, maxLeaderWait)
-	defer cancel()
-	if err := r.WaitReady(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	_, id := r.raft.LeaderWithID()
+	if r.network == nil || string(id) == r.cfg.NodeID {
+		return ""
 	}
-	return nil
+	return string(id)
 }
 
 // ReadRevision returns a revision that covers every write acknowledged before the call, anywhere. The local store has
-// reached it on return. It writes nothing: concurrent calls share one round of asking the peers who leads, and a sole
-// voter, who cannot be deposed behind its back, asks nobody.
+// reached it on return. It writes nothing: concurrent calls share one round of asking who leads, and a sole voter, who
+// cannot be deposed behind its back, asks nobody. A follower asks its leader.
 func (r *Replica) ReadRevision(ctx context.Context) (int64, error) {
-	if err := r.waitLeading(ctx); err != nil {
+	start := time.Now()
+	for wait := firstRetryWait; ; wait = min(2*wait, lastRetryWait) {
+		revision, err := r.readRevision(ctx)
+		if err == nil {
+			r.reach.confirm()
+			return revision, nil
+		}
+		if ctx.Err() != nil || errors.Is(err, ErrClosed) {
+			return 0, err
+		}
+		if time.Since(start) >= maxLeaderWait {
+			r.reach.lost(start)
+			return 0, err
+		}
+		if err := r.pause(ctx, wait); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *Replica) readRevision(ctx context.Context) (int64, error) {
+	leader, err := r.waitLeader(ctx)
+	if err != nil {
 		return 0, err
 	}
-	if r.soleVoter.Load() {
+	ask := &r.verifier
+	how := r.verify
+	if leader != r.cfg.NodeID {
+		ask, how = &r.remote, r.askLeader
+	} else if r.soleVoter.Load() {
 		return r.store.Revision(), nil
 	}
-	round := r.verifier.join(r.verify)
+	round := ask.join(how)
 	select {
 	case <-round.done:
-		return round.revision, round.err
 	case <-ctx.Done():
 		return 0, fmt.Errorf("verify leadership: %w", ctx.Err())
 	}
+	if round.err != nil {
+		return 0, round.err
+	}
+	return round.revision, r.store.WaitRevision(ctx, round.revision)
 }
 
 // verify asks the peers in one term from end to end: after a lead that was lost and won again, the store may lack what

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -20,6 +19,9 @@ import (
 
 // closeWait bounds how long Close waits for a disk that does not answer.
 const closeWait = 5 * time.Second
+
+// closeHandOver bounds how long Close tries to give the lead to another voter.
+const closeHandOver = time.Second
 
 // Replica is this node's copy of the cluster's records. See the package comment.
 type Replica struct {
@@ -44,8 +46,23 @@ type Replica struct {
 
 	lead     leadership
 	verifier verifier
-	// soleVoter is set while the configuration has no other voter. Whoever adds a voter clears it first.
-	soleVoter atomic.Bool
+	reach    reach
+
+	// membership says in which epoch of which cluster this replica is. network is nil without peers.
+	membership *membership
+	network    *network
+	// remote lets readers share the questions to the leader, forwarding bounds the writes on their way there.
+	remote     verifier
+	forwarding chan struct{}
+	sequence   atomic.Uint64
+	sessionsMu sync.Mutex
+	sessions   map[string]*session
+
+	// soleVoter is set while the configuration has no other voter. Whoever adds a voter clears it first; configuring counts
+	// those who are about to change the configuration.
+	soleVoter   atomic.Bool
+	configMu    sync.Mutex
+	configuring int
 
 	expiry  expiry
 	compact compaction
@@ -67,16 +84,26 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open replica: %w", err)
 	}
-	lock, err := claimDir(cfg.Dir, cfg.NodeID, cfg.ClusterID)
+	want := identity{Node: cfg.NodeID, Cluster: cfg.ClusterID, Epoch: firstEpoch}
+	if cfg.Join {
+		want.Epoch = cfg.Epoch
+	}
+	lock, found, err := claimDir(cfg.Dir, want)
 	if err != nil {
 		return nil, err
 	}
+	if found.Recovering {
+		return nil, errors.Join(fmt.Errorf("open replica in %s: its recovery did not end: recover again", cfg.Dir), lock.Close())
+	}
 	r := &Replica{
 		cfg: cfg, log: cfg.Logger, lock: lock, metrics: newMetrics(cfg.Registerer),
+		membership: newMembership(cfg.Dir, found, cfg.Logger),
+		forwarding: make(chan struct{}, maxForwarded), sessions: map[string]*session{},
+		reach: reach{lostSince: time.Now()},
 		queue: make(chan *proposal, maxWaitingProposals), inflight: make(chan *group, maxInflightGroups),
 		slots:    make(chan struct{}, maxInflightGroups),
 		drained:  make(chan struct{}),
-		proposer: &proposer{id: rand.Uint64(), pending: map[uint64]*group{}},
+		proposer: newProposer(rand.Uint64()),
 		closing:  make(chan struct{}),
 		down:     make(chan struct{}),
 		lead:     leadership{changed: make(chan struct{})},
@@ -94,7 +121,11 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 
 func (r *Replica) open() error {
 	inner := r.cfg.Transport
-	if inner == nil {
+	switch {
+	case r.cfg.Network != nil:
+		r.network = openNetwork(r.cfg.Network, r.membership)
+		inner = NewTransport(r.network.raft, r.network.dial, newRaftLogger(r.log))
+	case inner == nil:
 		_, inner = raft.NewInmemTransport(raft.ServerAddress(r.cfg.NodeID))
 	}
 	r.gate = newGate(inner)
@@ -104,10 +135,13 @@ func (r *Replica) open() error {
 	if err := r.startRaft(); err != nil {
 		return err
 	}
+	if r.network != nil {
+		r.tasks.Go(r.serve)
+	}
 	if err := r.metrics.register(r); err != nil {
 		return err
 	}
-	for _, task := range []func(){r.runProposer, r.runCompleter, r.runLeadership, r.runExpiry, r.runCompaction} {
+	for _, task := range []func(){r.runProposer, r.runCompleter, r.runLeadership, r.runReach, r.runExpiry, r.runCompaction} {
 		r.tasks.Go(task)
 	}
 	if r.soleVoter.Load() {
@@ -129,7 +163,7 @@ func (r *Replica) openDisk() error {
 	held := &reserve{path: filepath.Join(r.cfg.Dir, reserveFile), bytes: r.cfg.ReserveBytes, log: r.log}
 	r.guard = &guard{
 		dir: r.cfg.Dir, open: open, gate: r.gate, reserve: held, slow: r.cfg.SlowAppend, now: time.Now,
-		log: r.log, metrics: r.metrics, full: r.compact.soon, stopping: make(chan struct{}),
+		log: r.log, metrics: r.metrics, full: r.compact.soon, abdicate: r.abdicate, stopping: make(chan struct{}),
 	}
 	if err := r.guard.reopen(); err != nil {
 		return err
@@ -176,6 +210,7 @@ func (r *Replica) startRaft() (err error) {
 	return r.readVoters()
 }
 
+// readVoters finds out whether this replica is the only voter.
 func (r *Replica) readVoters() error {
 	f := r.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
@@ -189,7 +224,9 @@ func (r *Replica) readVoters() error {
 			self = self || s.ID == raft.ServerID(r.cfg.NodeID)
 		}
 	}
-	r.soleVoter.Store(self && voters == 1)
+	r.configMu.Lock()
+	defer r.configMu.Unlock()
+	r.soleVoter.Store(self && voters == 1 && r.configuring == 0)
 	return nil
 }
 
@@ -199,16 +236,21 @@ func (r *Replica) Store() *store.Store { return r.store }
 // Now returns the node's clock.
 func (r *Replica) Now() time.Time { return r.cfg.Now() }
 
-// Backup writes a consistent, checksummed copy of the whole state to w while writes go on.
-func (r *Replica) Backup(w io.Writer) error { return r.store.Snapshot(w) }
-
 // Close ends the replica. Waiting writes get [ErrClosed], or [ErrUnknownOutcome] when they are in the log already.
+// A leader hands the lead to another voter first, if there is one that takes it within [closeHandOver].
 func (r *Replica) Close() error {
 	r.closeOnce.Do(func() { r.closeErr = r.close() })
 	return r.closeErr
 }
 
 func (r *Replica) close() error {
+	if r.raft != nil && !r.soleVoter.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeHandOver)
+		if err := r.HandOver(ctx); err != nil {
+			r.log.Debug("hand over the lead", "error", err)
+		}
+		cancel()
+	}
 	close(r.closing)
 	r.metrics.unregister()
 	done := make(chan error, 1)
@@ -235,6 +277,10 @@ func (r *Replica) closeParts() error {
 		errs = append(errs, r.raft.Shutdown().Error())
 	}
 	close(r.down)
+	r.closeSessions()
+	if r.network != nil {
+		errs = append(errs, r.network.Close())
+	}
 	if r.gate != nil {
 		errs = append(errs, r.gate.Close())
 	}

@@ -1,6 +1,7 @@
 package kubestore
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"reflect"
@@ -45,6 +46,9 @@ type Options struct {
 	Ring *sealing.Ring
 	// SealedResources are the resources that Ring seals; nil means Secrets.
 	SealedResources []schema.GroupResource
+	// Stale, when set, is told of each answer that was served while the quorum was out of reach for age. The client has its
+	// warning already, from the recorder in the request's context.
+	Stale func(ctx context.Context, resource schema.GroupResource, age time.Duration)
 	// Transformers replace the ring for single resources.
 	Transformers map[schema.GroupResource]value.Transformer
 }

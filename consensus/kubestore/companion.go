@@ -67,10 +67,10 @@ type companionWrite struct {
 func (c *companionWrite) failure(e *store.Entry) error {
 	reason := metav1.StatusReasonConflict
 	switch {
+	case c.op.Expect == store.ExpectAbsent: // whatever became of it since
+		reason = metav1.StatusReasonAlreadyExists
 	case e == nil:
 		reason = metav1.StatusReasonNotFound
-	case c.op.Expect == store.ExpectAbsent:
-		reason = metav1.StatusReasonAlreadyExists
 	}
 	return &CompanionError{Resource: c.r.group, Key: c.op.Key, Reason: reason}
 }

@@ -16,6 +16,8 @@
 // Encryption. A resource's transformer works between the bytes of the codec and those of the log; the store, its history
 // and snapshots hold its output only. See package sealing.
 //
+// Without a quorum reads are served from the replica's own copy, but for leases, and the client gets a warning.
+//
 // Concurrency. All methods may be called from any goroutine. Each watch has one goroutine that ends with its context or Stop.
 //
 // Test with `go test ./consensus/kubestore`, which runs the suite that k8s.io/apiserver publishes.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/podvine/podvine/consensus/store"
 )
@@ -32,14 +35,51 @@ func (r *resource) settle(ctx context.Context, resourceVersion string) error {
 	if least != 0 && int64(least) <= r.b.replica.Store().Revision() {
 		return nil
 	}
-	current, err := r.b.replica.ReadRevision(ctx)
+	current, err := r.newest(ctx)
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
 	if least > uint64(current) {
 		return storage.NewTooLargeResourceVersionError(least, uint64(current), 0)
 	}
 	return nil
+}
+
+// newest returns a revision that the local store has reached and that covers every acknowledged write. While the quorum is
+// lost it is the local one, and the request gets a warning; except for leases, by which others decide who may act.
+func (r *resource) newest(ctx context.Context) (int64, error) {
+	if r.serveStale(ctx) {
+		return r.b.replica.Store().Revision(), nil
+	}
+	current, err := r.b.replica.ReadRevision(ctx)
+	if err == nil {
+		return current, nil
+	}
+	if ctx.Err() == nil && r.serveStale(ctx) {
+		return r.b.replica.Store().Revision(), nil
+	}
+	return 0, unavailable(err)
+}
+
+// staleWarning is what a client reads in the Warning header.
+const staleWarning = "the quorum has been out of reach for %v: this answer may be out of date"
+
+// serveStale tells whether the quorum is lost and this resource may be read nevertheless, and warns the client.
+func (r *resource) serveStale(ctx context.Context) bool {
+	since, lost := r.b.replica.QuorumLost()
+	if !lost || r.group == leases() {
+		return false
+	}
+	age := time.Since(since).Round(time.Second)
+	warning.AddWarning(ctx, "", fmt.Sprintf(staleWarning, age))
+	if r.b.opts.Stale != nil {
+		r.b.opts.Stale(ctx, r.group, age)
+	}
+	return true
+}
+
+func leases() schema.GroupResource {
+	return schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
 }
 
 // Get implements storage.Interface.
@@ -63,11 +103,8 @@ func (r *resource) Get(ctx context.Context, key string, opts storage.GetOptions,
 
 // GetCurrentResourceVersion implements storage.Interface.
 func (r *resource) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
-	rev, err := r.b.replica.ReadRevision(ctx)
-	if err != nil {
-		return 0, unavailable(err)
-	}
-	return uint64(rev), nil
+	rev, err := r.newest(ctx)
+	return uint64(rev), err
 }
 
 // Stats implements storage.Interface.
@@ -93,7 +130,7 @@ func (r *resource) EnableResourceSizeEstimation(keys storage.KeysFunc) error {
 
 // ReadinessCheck implements storage.Interface.
 func (r *resource) ReadinessCheck() error {
-	if _, ok := r.b.replica.Leading(); !ok {
+	if !r.b.replica.Available() {
 		return storage.ErrStorageNotReady
 	}
 	return r.b.replica.Store().Fault()
@@ -126,9 +163,9 @@ func (r *resource) viewFor(ctx context.Context, opts storage.ListOptions, revisi
 	if !errors.Is(err, store.ErrFuture) {
 		return v, err
 	}
-	current, err := r.b.replica.ReadRevision(ctx)
+	current, err := r.newest(ctx)
 	if err != nil {
-		return store.View{}, unavailable(err)
+		return store.View{}, err
 	}
 	if current < revision {
 		return store.View{}, storage.NewTooLargeResourceVersionError(uint64(revision), uint64(current), 0)

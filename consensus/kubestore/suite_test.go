@@ -72,7 +72,12 @@ func newFixture(t testing.TB, opts Options) *fixture {
 
 func newFixtureWith(t testing.TB, opts Options, codec runtime.Codec, transformer value.Transformer) *fixture {
 	t.Helper()
-	f := &fixture{replica: newReplica(t, t.TempDir())}
+	return newFixtureOver(t, newReplica(t, t.TempDir()), opts, codec, transformer)
+}
+
+func newFixtureOver(t testing.TB, replica *consensus.Replica, opts Options, codec runtime.Codec, transformer value.Transformer) *fixture {
+	t.Helper()
+	f := &fixture{replica: replica}
 	var err error
 	if f.backend, err = New(f.replica, opts); err != nil {
 		t.Fatal(err)

@@ -87,13 +87,14 @@ func (w *watcher) start(ctx context.Context, revision int64) (watchStart, error)
 	send := w.opts.SendInitialEvents
 	initial := send == nil && revision == 0 || send != nil && *send
 	if !initial && revision > 0 {
+		w.r.serveStale(ctx)
 		return watchStart{revision: revision}, nil
 	}
 	s := w.r.b.replica.Store()
 	if w.opts.ResourceVersion != "0" {
-		current, err := w.r.b.replica.ReadRevision(ctx)
+		current, err := w.r.newest(ctx)
 		if err != nil {
-			return watchStart{}, unavailable(err)
+			return watchStart{}, err
 		}
 		if revision > current {
 			retry := rand.IntN(tooLargeRetrySeconds) + 1

@@ -24,7 +24,9 @@ type write struct {
 	plain []byte
 	// object is decoded from plain, nil for deletions and custom resources.
 	object runtime.Object
-	r      *resource
+	// attached is set once object is shared and bears its version.
+	attached bool
+	r        *resource
 }
 
 // newWrite encodes object, which is the caller's and is only read, and reads it back for those who will share it.
@@ -63,8 +65,26 @@ func (w *write) attach(e *store.Entry) bool {
 	if err := w.r.versioner.UpdateObject(w.object, uint64(e.Revision)); err != nil {
 		return true
 	}
-	w.r.b.objects.add(e, &store.Attachment{Object: w.object, Owner: w.r.owner, Plain: w.plain})
+	w.share(e)
 	return true
+}
+
+func (w *write) share(e *store.Entry) {
+	w.attached = true
+	w.r.b.objects.add(e, &store.Attachment{Object: w.object, Owner: w.r.owner, Plain: w.plain})
+}
+
+// adopt does what attach does for a write that another node applied first: its entry is visible already.
+func (w *write) adopt(revision int64) {
+	if w.attached || w.object == nil {
+		return
+	}
+	if err := w.r.versioner.UpdateObject(w.object, uint64(revision)); err != nil {
+		return
+	}
+	if e, _ := w.r.b.replica.Store().Get(w.r.table, w.op.Key); e != nil && e.Revision == revision {
+		w.share(e)
+	}
 }
 
 // load puts what was written at revision into out.
@@ -99,6 +119,9 @@ func (r *resource) commit(ctx context.Context, w *write) (store.Result, error) {
 	})
 	if err != nil {
 		return result, proposeError(err)
+	}
+	if result.Code == store.CodeCommitted {
+		w.adopt(result.FirstRevision)
 	}
 	if result.Code == store.CodeConflict && result.FailedOp > 0 {
 		return result, companions[result.FailedOp-1].failure(result.Current)

@@ -112,7 +112,22 @@ func (s *Store) Restore(r io.Reader) error {
 	s.tables, s.history, s.expiring = next.tables, next.history, next.expiring
 	s.fault = nil
 	s.wakeLocked(touched)
+	if s.advanced != nil { // also when there was no table before
+		close(s.advanced)
+		s.advanced = nil
+	}
 	return nil
+}
+
+// Leap raises the revision to rev and drops the history, on a store that is not part of a log.
+func (s *Store) Leap(rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rev = max(s.rev, rev)
+	s.history.compacted = s.rev
+	for _, t := range s.tables {
+		t.floor, t.last = s.rev, s.rev
+	}
 }
 
 func (s *Store) load(r io.Reader) error {

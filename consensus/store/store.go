@@ -266,6 +266,16 @@ func (s *Store) Fault() error {
 	return s.fault
 }
 
+// Advanced returns a channel that is closed when the revision next grows.
+func (s *Store) Advanced() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.advanced == nil {
+		s.advanced = make(chan struct{})
+	}
+	return s.advanced
+}
+
 // WaitRevision returns once the store has reached rev.
 func (s *Store) WaitRevision(ctx context.Context, rev int64) error {
 	for {
