@@ -18,6 +18,7 @@
 package kindtest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,6 +64,7 @@ type Row struct {
 	Mutate func(runtime.Object)
 	// Error lists all errors, each "TYPE PATH" ("Invalid spec.ports[0].port"), separated by "; ". Types are the names of
 	// the constructors in field: Required, Invalid, Forbidden, Duplicate, NotSupported, TooLong, TooMany, TypeInvalid, NotFound.
+	// "BadRequest" alone is the refusal of an answered kind that names no field.
 	Error string
 	// Want is a JSON document of which the result must have every value.
 	Want string
@@ -75,6 +77,9 @@ type Table struct {
 	Resource kinds.Resource
 	// Scheme is what objects are decoded with; nil is that of Resource alone.
 	Scheme *runtime.Scheme
+	// Answer makes the test one of a kind that is answered and never stored: it returns what a POST of the object does. No
+	// row can update then.
+	Answer func(ctx context.Context, question runtime.Object) (runtime.Object, error)
 	// Base is a valid object, as YAML or JSON. It needs no apiVersion and kind.
 	Base string
 	Rows []Row

@@ -1,11 +1,17 @@
 package kindtest
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 )
@@ -59,6 +65,45 @@ func TestRowsThatLie(t *testing.T) {
 		err := r.run(c.row)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
+		}
+	}
+}
+
+// An answered kind's rows see what the answer says, and refusals by what a client sees of them.
+func TestAnswers(t *testing.T) {
+	answer := func(_ context.Context, question runtime.Object) (runtime.Object, error) {
+		switch c := question.(*corev1.ConfigMap); {
+		case c.Data["k"] == "empty":
+			return nil, apierrors.NewBadRequest("k is needed")
+		case c.Data["k"] == "bad":
+			return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "ConfigMap"}, "c", field.ErrorList{field.Invalid(field.NewPath("data[k]"), "bad", "no")})
+		case c.Data["k"] == "broken":
+			return nil, errors.New("broken")
+		default:
+			c.Data["answer"] = "yes"
+			return c, nil
+		}
+	}
+	r, err := newRunner(Table{Resource: configmap.Resource(), Base: `{metadata: {name: c, namespace: ns}, data: {k: v}}`, Answer: answer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []Row{
+		{Field: "data", Class: Valid, Want: `{data: {answer: "yes"}}`},
+		{Field: "data", Class: Invalid, Patch: `{data: {k: empty}}`, Error: "BadRequest"},
+		{Field: "data", Class: Invalid, Patch: `{data: {k: bad}}`, Error: "Invalid data[k]"},
+	} {
+		if err := r.run(row); err != nil {
+			t.Errorf("%s: %v", row.Patch, err)
+		}
+	}
+	for want, row := range map[string]Row{
+		"broken":        {Field: "data", Class: Invalid, Patch: `{data: {k: broken}}`, Error: "BadRequest"},
+		"never updated": {Field: "data", Class: Mutable},
+		"errors are":    {Field: "data", Class: Invalid, Patch: `{data: {k: v}}`, Error: "BadRequest"},
+	} {
+		if err := r.run(row); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
 }

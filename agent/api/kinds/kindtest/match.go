@@ -9,6 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// badRequest is a refusal without a field.
+const badRequest field.ErrorType = "BadRequest"
+
 // errorTypes maps the names of rows to types of errors.
 func errorTypes() map[string]field.ErrorType {
 	return map[string]field.ErrorType{
@@ -36,6 +39,9 @@ func parseErrors(list string) ([]string, error) {
 	errs := strings.Split(list, "; ")
 	for _, e := range errs {
 		name, _, ok := strings.Cut(e, " ")
+		if e == string(badRequest) {
+			continue
+		}
 		if _, known := errorTypes()[name]; !ok || !known {
 			return nil, fmt.Errorf("row's error %q is not of the form TYPE PATH", e)
 		}

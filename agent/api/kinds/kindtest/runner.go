@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,11 +31,12 @@ type runner struct {
 	scheme     *runtime.Scheme
 	codecs     serializer.CodecFactory
 	strategies kinds.Strategies
+	answer     func(context.Context, runtime.Object) (runtime.Object, error)
 	base       []byte
 }
 
 func newRunner(table Table) (*runner, error) {
-	r := &runner{resource: table.Resource, scheme: table.Scheme}
+	r := &runner{resource: table.Resource, scheme: table.Scheme, answer: table.Answer}
 	var err error
 	if r.scheme == nil {
 		if r.scheme, err = kinds.NewScheme([]kinds.Resource{table.Resource}); err != nil {
@@ -79,6 +82,9 @@ func (r *runner) run(row Row) error {
 		}
 		return r.judge(row, obj, errs)
 	case Mutable, Immutable, Kept:
+		if r.answer != nil {
+			return errors.New("the kind is answered and never updated")
+		}
 		obj, errs, err := r.update(base, patched, row)
 		if err != nil {
 			return err
@@ -103,7 +109,7 @@ func (r *runner) judge(row Row, obj runtime.Object, errs field.ErrorList) error 
 	}
 	var got []string
 	for _, e := range errs {
-		got = append(got, fmt.Sprintf("%s %s", typeName(e.Type), e.Field))
+		got = append(got, strings.TrimSpace(typeName(e.Type)+" "+e.Field))
 	}
 	slices.Sort(got)
 	if !slices.Equal(slices.Compact(got), wanted) {
@@ -158,14 +164,37 @@ func (r *runner) create(encoded []byte, mutate func(runtime.Object)) (runtime.Ob
 	if err != nil {
 		return nil, nil, err
 	}
-	rest.FillObjectMetaSystemFields(m)
 	ctx := r.context(m.GetNamespace(), "create")
+	if r.answer != nil {
+		return r.ask(ctx, obj)
+	}
+	rest.FillObjectMetaSystemFields(m)
 	r.strategies.Create.PrepareForCreate(ctx, obj)
 	errs := rest.ValidateCreate(ctx, obj, r.strategies.Create)
 	if len(errs) == 0 {
 		r.strategies.Create.Canonicalize(obj)
 	}
 	return obj, errs, nil
+}
+
+// ask has a question answered. A refusal is taken apart into the errors that a client sees.
+func (r *runner) ask(ctx context.Context, question runtime.Object) (runtime.Object, field.ErrorList, error) {
+	answered, err := r.answer(ctx, question)
+	var refusal apierrors.APIStatus
+	if err == nil || !errors.As(err, &refusal) {
+		return answered, nil, err
+	}
+	switch status := refusal.Status(); status.Reason {
+	case metav1.StatusReasonInvalid:
+		var errs field.ErrorList
+		for _, cause := range status.Details.Causes {
+			errs = append(errs, &field.Error{Type: field.ErrorType(cause.Type), Field: cause.Field, Detail: cause.Message})
+		}
+		return nil, errs, nil
+	case metav1.StatusReasonBadRequest:
+		return nil, field.ErrorList{{Type: badRequest, Detail: status.Message}}, nil
+	}
+	return nil, nil, err
 }
 
 // update takes the patched object as the registry takes an update of the base.
