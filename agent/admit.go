@@ -159,7 +159,7 @@ func (n *node) welcome(request join.Request, now time.Time) (*join.Response, err
 	if err != nil {
 		return nil, &join.Refusal{Code: http.StatusBadRequest, Message: err.Error()}
 	}
-	settings, err := json.Marshal(n.settings)
+	settings, err := json.Marshal(n.live.get())
 	if err != nil {
 		return nil, fmt.Errorf("encode the settings: %w", err)
 	}

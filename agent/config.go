@@ -78,9 +78,6 @@ func (c Config) Validate() error {
 	if faults := validation.IsDNS1123Subdomain(c.NodeName); len(faults) > 0 {
 		fault("node-name", "%q: %s", c.NodeName, strings.Join(faults, "; "))
 	}
-	if faults := validation.IsDNS1123Subdomain(c.ClusterDomain); len(faults) > 0 {
-		fault("cluster-domain", "%q: %s", c.ClusterDomain, strings.Join(faults, "; "))
-	}
 	ports := map[uint16]string{}
 	for flag, port := range map[string]uint16{"api-port": c.APIPort, "kubelet-port": c.KubeletPort, "gossip-port": c.GossipPort, "peer-port": c.PeerPort} {
 		if other, taken := ports[port]; taken {
@@ -91,46 +88,12 @@ func (c Config) Validate() error {
 		}
 		ports[port] = flag
 	}
-	c.validateRanges(fault)
-	if c.EvictionDelay < 0 {
-		fault("eviction-delay", "%v is negative", c.EvictionDelay)
-	}
+	c.settings().check(fault)
 	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
 		fault("audit-log-path", "a policy file is given, but no log")
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
-}
-
-func (c Config) validateRanges(fault func(flag, format string, args ...any)) {
-	var all []netip.Prefix
-	for _, list := range []struct {
-		flag            string
-		ranges          []string
-		longest4, count int
-	}{{"pod-ranges", c.PodRanges, 24, 16}, {"service-ranges", c.ServiceRanges, 28, 2}} {
-		if len(list.ranges) == 0 || len(list.ranges) > list.count {
-			fault(list.flag, "%d ranges are given, want 1 to %d", len(list.ranges), list.count)
-		}
-		for _, text := range list.ranges {
-			prefix, err := netip.ParsePrefix(text)
-			switch {
-			case err != nil:
-				fault(list.flag, "%q is not an address range", text)
-				continue
-			case prefix.Masked() != prefix:
-				fault(list.flag, "%s is not the start of its range, that is %s", text, prefix.Masked())
-			case prefix.Addr().Is4() && prefix.Bits() > list.longest4:
-				fault(list.flag, "%s is too small, it must be a /%d or larger", text, list.longest4)
-			}
-			for _, other := range all {
-				if other.Overlaps(prefix) {
-					fault(list.flag, "%s overlaps %s", prefix, other)
-				}
-			}
-			all = append(all, prefix)
-		}
-	}
 }
 
 // nodeAddress returns the configured address, or the one from which the machine's default route leaves.

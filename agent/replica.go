@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apiserver/pkg/admission"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -90,7 +91,7 @@ func (n *node) openAPI(ctx context.Context) error {
 			Endpoints: n.apiEndpoints, Changed: n.replicasChanged,
 		},
 		Public:    n.publicRoutes(),
-		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
+		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
 		Log:       n.log.With("part", "api"),
 	})
 	if err != nil {
@@ -107,7 +108,8 @@ func (n *node) openAPI(ctx context.Context) error {
 func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, error) {
 	usual := standard.Config{
 		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
-		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: n.settings.evictionDelaySeconds(),
+		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: func() int64 { return n.live.get().evictionDelaySeconds() },
+		MoreAdmission: []admission.Interface{newSettingsAdmission(n.live.get)},
 	}
 	return func(access api.Access) (api.Security, error) {
 		made, err := usual.Security(access)

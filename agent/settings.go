@@ -7,20 +7,104 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 )
 
-// Settings are the cluster's own settings. One replicated object holds them; flags seed it when a node founds the cluster,
-// and each node keeps a copy on its disk, because a node starts before it can ask anybody.
+// Settings are the cluster's own settings. One replicated object holds them (settingsobject.go); flags seed it when a node
+// founds the cluster, and each node keeps a copy on its disk, because a node starts before it can ask anybody.
 type Settings struct {
 	PodRanges     []string        `json:"podRanges"`
 	ServiceRanges []string        `json:"serviceRanges"`
 	ClusterDomain string          `json:"clusterDomain"`
 	EvictionDelay metav1.Duration `json:"evictionDelay"`
+}
+
+// setting is one of the settings as users write it, under the name of its flag.
+type setting struct {
+	name string
+	// live settings act as soon as they are changed. The others are decided when the cluster is founded: addresses and
+	// names that pods and certificates hold already.
+	live bool
+	get  func(Settings) string
+	set  func(*Settings, string) error
+}
+
+// settingsTable is every setting. Adding one is a line here, a field above, a flag, and its rule in [Settings.check].
+func settingsTable() []setting {
+	list := func(name string, field func(*Settings) *[]string) setting {
+		return setting{name: name,
+			get: func(s Settings) string { return strings.Join(*field(&s), ",") },
+			set: func(s *Settings, text string) error {
+				*field(s) = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
+				return nil
+			}}
+	}
+	return []setting{
+		list("pod-ranges", func(s *Settings) *[]string { return &s.PodRanges }),
+		list("service-ranges", func(s *Settings) *[]string { return &s.ServiceRanges }),
+		{name: "cluster-domain",
+			get: func(s Settings) string { return s.ClusterDomain },
+			set: func(s *Settings, text string) error { s.ClusterDomain = text; return nil }},
+		{name: "eviction-delay", live: true,
+			get: func(s Settings) string { return s.EvictionDelay.Duration.String() },
+			set: func(s *Settings, text string) (err error) {
+				s.EvictionDelay.Duration, err = time.ParseDuration(text)
+				return err
+			}},
+	}
+}
+
+// check reports everything that is wrong, by the name of the setting.
+func (s Settings) check(fault func(name, format string, args ...any)) {
+	if faults := validation.IsDNS1123Subdomain(s.ClusterDomain); len(faults) > 0 {
+		fault("cluster-domain", "%q: %s", s.ClusterDomain, strings.Join(faults, "; "))
+	}
+	s.checkRanges(fault)
+	if s.EvictionDelay.Duration < 0 {
+		fault("eviction-delay", "%v is negative", s.EvictionDelay.Duration)
+	}
+}
+
+func (s Settings) checkRanges(fault func(name, format string, args ...any)) {
+	var all []netip.Prefix
+	for _, list := range []struct {
+		name            string
+		ranges          []string
+		longest4, count int
+	}{{"pod-ranges", s.PodRanges, 24, 16}, {"service-ranges", s.ServiceRanges, 28, 2}} {
+		if len(list.ranges) == 0 || len(list.ranges) > list.count {
+			fault(list.name, "%d ranges are given, want 1 to %d", len(list.ranges), list.count)
+		}
+		for _, text := range list.ranges {
+			prefix, err := netip.ParsePrefix(text)
+			switch {
+			case err != nil:
+				fault(list.name, "%q is not an address range", text)
+				continue
+			case prefix.Masked() != prefix:
+				fault(list.name, "%s is not the start of its range, that is %s", text, prefix.Masked())
+			case prefix.Addr().Is4() && prefix.Bits() > list.longest4:
+				fault(list.name, "%s is too small, it must be a /%d or larger", text, list.longest4)
+			}
+			for _, other := range all {
+				if other.Overlaps(prefix) {
+					fault(list.name, "%s overlaps %s", prefix, other)
+				}
+			}
+			all = append(all, prefix)
+		}
+	}
+}
+
+func (s Settings) equal(other Settings) bool {
+	return !slices.ContainsFunc(settingsTable(), func(one setting) bool { return one.get(s) != one.get(other) })
 }
 
 func (c Config) settings() Settings {

@@ -38,10 +38,12 @@ import (
 
 // node is a wired agent.
 type node struct {
-	config   Config
-	log      *slog.Logger
-	dir      *dataDir
+	config Config
+	log    *slog.Logger
+	dir    *dataDir
+	// settings are those that the node started with, live those of now.
 	settings Settings
+	live     *settingsKeeper
 	address  netip.Addr
 	// lastPeers are the members that the node knew before this start.
 	lastPeers []gossip.Peer
@@ -111,6 +113,7 @@ func (n *node) openDisk(ctx context.Context) (err error) {
 	if n.settings, err = loadSettings(n.dir.join("settings.json"), n.config.settings()); err != nil {
 		return err
 	}
+	n.live = newSettingsKeeper(n.dir.join("settings.json"), n.settings, n.log.With("part", "settings"))
 	if n.lastPeers, err = gossip.LastPeers(n.dir.path); err != nil {
 		return err
 	}
@@ -239,6 +242,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
+		"settings": func(ctx context.Context) error { return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)) },
 	}
 	if n.dir.Edge {
 		maps.Copy(parts, n.edgeParts())

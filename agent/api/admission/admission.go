@@ -29,11 +29,11 @@ const DefaultTolerationSeconds = 5
 type Config struct {
 	// Client goes through the whole API in process, as a user who may read everything.
 	Client kubernetes.Interface
-	// Informers must not have been started; those of namespaces, service accounts, pods, nodes and priority classes are used.
+	// Informers must not have been started; those of namespaces, service accounts, pods, nodes, priority classes and runtime classes are used.
 	Informers  informers.SharedInformerFactory
 	Authorizer authorizer.Authorizer
-	// TolerationSeconds is what DefaultTolerationSeconds writes; 0 is [DefaultTolerationSeconds].
-	TolerationSeconds int64
+	// TolerationSeconds is what DefaultTolerationSeconds writes, asked for each pod; nil is [DefaultTolerationSeconds].
+	TolerationSeconds func() int64
 	// WithRuntimeClasses says that RuntimeClass is served. Without it, a pod that names one is refused as with one that is absent.
 	WithRuntimeClasses bool
 	// More plug-ins follow the others (webhooks and policies, when their kinds are served).
@@ -45,8 +45,8 @@ func New(config Config) (admission.Interface, error) {
 	if config.Client == nil || config.Informers == nil || config.Authorizer == nil {
 		return nil, errors.New("make admission chain: client, informers and authorizer are needed")
 	}
-	if config.TolerationSeconds == 0 {
-		config.TolerationSeconds = DefaultTolerationSeconds
+	if config.TolerationSeconds == nil {
+		config.TolerationSeconds = func() int64 { return DefaultTolerationSeconds }
 	}
 	life, err := lifecycle.NewLifecycle(sets.New(metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic))
 	if err != nil {

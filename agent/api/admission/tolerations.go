@@ -10,12 +10,12 @@ import (
 // tolerations lets each pod stay for a while on a node that is not ready or unreachable.
 type tolerations struct {
 	*admission.Handler
-	seconds int64
+	seconds func() int64
 }
 
 var _ admission.MutationInterface = (*tolerations)(nil)
 
-func newTolerations(seconds int64) *tolerations {
+func newTolerations(seconds func() int64) *tolerations {
 	return &tolerations{admission.NewHandler(admission.Create, admission.Update), seconds}
 }
 
@@ -30,7 +30,7 @@ func (p *tolerations) Admit(_ context.Context, a admission.Attributes, _ admissi
 	}
 	for _, taint := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
 		if !tolerates(pod.Spec.Tolerations, taint) {
-			seconds := p.seconds
+			seconds := p.seconds()
 			pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
 				Key: taint, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
 			})

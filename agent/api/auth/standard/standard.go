@@ -26,8 +26,8 @@ type Config struct {
 	Issuer string
 	// KeySetURL is where others read the keys of tokens: https://HOST:6443/openid/v1/jwks.
 	KeySetURL string
-	// TolerationSeconds is the eviction delay that admission writes; 0 is its default.
-	TolerationSeconds int64
+	// TolerationSeconds is the eviction delay that admission writes, asked for each pod; nil is its default.
+	TolerationSeconds func() int64
 	// WithVolumes and WithRuntimeClasses say that these kinds are served.
 	WithVolumes, WithRuntimeClasses bool
 	// MoreTokens, MoreAuthorizers and MoreAdmission follow the usual ones.
