@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/informers/flowcontrol"
 	"k8s.io/client-go/informers/internalinterfaces"
 	"k8s.io/client-go/informers/networking"
+	"k8s.io/client-go/informers/node"
 	"k8s.io/client-go/informers/rbac"
 	"k8s.io/client-go/informers/scheduling"
 	"k8s.io/client-go/kubernetes"
@@ -98,6 +99,9 @@ func (f *directInformers) Flowcontrol() flowcontrol.Interface {
 func (f *directInformers) Networking() networking.Interface {
 	return networking.New(f, metav1.NamespaceAll, nil)
 }
+
+// Node implements informers.SharedInformerFactory.
+func (f *directInformers) Node() node.Interface { return node.New(f, metav1.NamespaceAll, nil) }
 
 // Rbac implements informers.SharedInformerFactory.
 func (f *directInformers) Rbac() rbac.Interface { return rbac.New(f, metav1.NamespaceAll, nil) }

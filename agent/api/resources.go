@@ -23,6 +23,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/rbac"
 	"github.com/podvine/podvine/agent/api/kinds/replicaset"
 	"github.com/podvine/podvine/agent/api/kinds/reviews"
+	"github.com/podvine/podvine/agent/api/kinds/runtimeclass"
 	"github.com/podvine/podvine/agent/api/kinds/secret"
 	"github.com/podvine/podvine/agent/api/kinds/service"
 	"github.com/podvine/podvine/agent/api/kinds/serviceaccount"
@@ -44,6 +45,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			pod.Resource(),
 			podtemplate.Resource(),
 			replicaset.Resource(),
+			runtimeclass.Resource(),
 			service.Resource(),
 			servicecidr.Resource(),
 			namespace.Resource(),

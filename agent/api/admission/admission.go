@@ -34,8 +34,6 @@ type Config struct {
 	Authorizer authorizer.Authorizer
 	// TolerationSeconds is what DefaultTolerationSeconds writes, asked for each pod; nil is [DefaultTolerationSeconds].
 	TolerationSeconds func() int64
-	// WithRuntimeClasses says that RuntimeClass is served. Without it, a pod that names one is refused as with one that is absent.
-	WithRuntimeClasses bool
 	// More plug-ins follow the others (webhooks and policies, when their kinds are served).
 	More []admission.Interface
 }

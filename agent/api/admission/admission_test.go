@@ -7,6 +7,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +37,11 @@ func chain(t *testing.T) admission.Interface {
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "n1-uid"}},
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "on-n1", Namespace: "ns", UID: "pod-uid"}, Spec: corev1.PodSpec{NodeName: "n1"}},
 		&schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "high"}, Value: 1000, PreemptionPolicy: ptr.To(corev1.PreemptNever)},
+		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "plain"}, Handler: "runc"},
+		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "sandboxed"}, Handler: "runsc",
+			Overhead: &nodev1.Overhead{PodFixed: corev1.ResourceList{"cpu": resource.MustParse("10m")}},
+			Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"sandbox": "yes"},
+				Tolerations: []corev1.Toleration{{Key: "sandbox", Operator: corev1.TolerationOpExists}}}},
 	)
 	factory := informers.NewSharedInformerFactory(client, 0)
 	c, err := New(Config{Client: client, Informers: factory, Authorizer: authorizerfactory.NewAlwaysAllowAuthorizer()})
@@ -224,6 +230,42 @@ func TestNodesKeepToTheirOwn(t *testing.T) {
 		err := admit(c, test.request)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+func TestRuntimeClassCompletesAPod(t *testing.T) {
+	p := newPod(func(p *corev1.Pod) {
+		p.Spec.RuntimeClassName = ptr.To("sandboxed")
+		p.Spec.NodeSelector = map[string]string{"disk": "fast", "sandbox": "yes"}
+	})
+	if err := admit(chain(t), request{admission.Create, "pods", "", "ns", "p", p, nil, ""}); err != nil {
+		t.Fatal(err)
+	}
+	s := p.Spec
+	if !s.Overhead.Cpu().Equal(resource.MustParse("10m")) || len(s.NodeSelector) != 2 ||
+		s.Tolerations[len(s.Tolerations)-1].Key != "sandbox" {
+		t.Errorf("overhead %v, node selector %v, tolerations %v", s.Overhead, s.NodeSelector, s.Tolerations)
+	}
+}
+
+func TestRuntimeClassRefusesWhatContradictsIt(t *testing.T) {
+	c := chain(t)
+	for name, edit := range map[string]func(*corev1.PodSpec){
+		`RuntimeClass "absent" not found`: func(s *corev1.PodSpec) { s.RuntimeClassName = ptr.To("absent") },
+		"Pod's Overhead doesn't match RuntimeClass's defined Overhead": func(s *corev1.PodSpec) {
+			s.RuntimeClassName, s.Overhead = ptr.To("sandboxed"), corev1.ResourceList{"cpu": resource.MustParse("20m")}
+		},
+		"Pod Overhead set without corresponding RuntimeClass defined Overhead": func(s *corev1.PodSpec) {
+			s.RuntimeClassName, s.Overhead = ptr.To("plain"), corev1.ResourceList{"cpu": resource.MustParse("20m")}
+		},
+		"conflict: runtimeClass.scheduling.nodeSelector[sandbox] = yes; pod.spec.nodeSelector[sandbox] = no": func(s *corev1.PodSpec) {
+			s.RuntimeClassName, s.NodeSelector = ptr.To("sandboxed"), map[string]string{"sandbox": "no"}
+		},
+	} {
+		p := newPod(func(p *corev1.Pod) { edit(&p.Spec) })
+		if err := admit(c, request{admission.Create, "pods", "", "ns", "p", p, nil, ""}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %s", err, name)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 type runtimeClasses struct {
 	*admission.Handler
 	client kubernetes.Interface
-	lister nodelisters.RuntimeClassLister // nil where the kind is not served
+	lister nodelisters.RuntimeClassLister
 }
 
 var (
@@ -28,12 +28,9 @@ var (
 )
 
 func newRuntimeClasses(config Config) *runtimeClasses {
-	p := &runtimeClasses{Handler: admission.NewHandler(admission.Create), client: config.Client}
-	if config.WithRuntimeClasses {
-		informer := config.Informers.Node().V1().RuntimeClasses()
-		p.lister = informer.Lister()
-		p.SetReadyFunc(informer.Informer().HasSynced)
-	}
+	informer := config.Informers.Node().V1().RuntimeClasses()
+	p := &runtimeClasses{Handler: admission.NewHandler(admission.Create), client: config.Client, lister: informer.Lister()}
+	p.SetReadyFunc(informer.Informer().HasSynced)
 	return p
 }
 
@@ -103,9 +100,6 @@ func (p *runtimeClasses) find(ctx context.Context, a admission.Attributes) (*cor
 	}
 	name := *pod.Spec.RuntimeClassName
 	absent := forbidden(a, "pod rejected: RuntimeClass %q not found", name)
-	if p.lister == nil {
-		return nil, nil, absent
-	}
 	class, err := p.lister.Get(name)
 	if apierrors.IsNotFound(err) {
 		class, err = p.client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})

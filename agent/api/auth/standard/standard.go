@@ -28,8 +28,8 @@ type Config struct {
 	KeySetURL string
 	// TolerationSeconds is the eviction delay that admission writes, asked for each pod; nil is its default.
 	TolerationSeconds func() int64
-	// WithVolumes and WithRuntimeClasses say that these kinds are served.
-	WithVolumes, WithRuntimeClasses bool
+	// WithVolumes says that the kinds of storage are served.
+	WithVolumes bool
 	// MoreTokens, MoreAuthorizers and MoreAdmission follow the usual ones.
 	MoreTokens      []authenticator.Token
 	MoreAuthorizers []union.NamedAuthorizer
@@ -58,7 +58,7 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	}
 	chain, err := podvineadmission.New(podvineadmission.Config{
 		Client: access.Client, Informers: access.Informers, Authorizer: authorization.Authorizer,
-		TolerationSeconds: c.TolerationSeconds, WithRuntimeClasses: c.WithRuntimeClasses, More: c.MoreAdmission,
+		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission,
 	})
 	if err != nil {
 		return api.Security{}, err

@@ -143,6 +143,16 @@ func (c *checker) requirements(r *corev1.ResourceRequirements, path *field.Path,
 	return append(errs, c.claims(r.Claims, path.Child("claims"))...)
 }
 
+// ValidateOverhead reports the errors of what running a pod takes beyond its containers; runtime classes have it too.
+func ValidateOverhead(overhead corev1.ResourceList, path *field.Path) field.ErrorList {
+	return new(checker).overhead(overhead, path)
+}
+
+// overhead is checked, and its errors are named, as the limits of a container.
+func (c *checker) overhead(list corev1.ResourceList, path *field.Path) field.ErrorList {
+	return c.requirements(&corev1.ResourceRequirements{Limits: list}, path, containerResourceName)
+}
+
 // claims checks which of the pod's resource claims a container uses.
 func (c *checker) claims(claims []corev1.ResourceClaim, path *field.Path) field.ErrorList {
 	var errs field.ErrorList

@@ -126,8 +126,7 @@ func (c *checker) placement(path *field.Path) field.ErrorList {
 		errs = append(errs, requiredOneOf(*spec.PreemptionPolicy, path.Child("preemptionPolicy"), corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	}
 	if spec.Overhead != nil {
-		requirements := corev1.ResourceRequirements{Limits: spec.Overhead}
-		errs = append(errs, c.requirements(&requirements, path.Child("overhead"), containerResourceName)...)
+		errs = append(errs, c.overhead(spec.Overhead, path.Child("overhead"))...)
 	}
 	if spec.SchedulingGroup != nil {
 		errs = append(errs, schedulingGroup(spec.SchedulingGroup, path.Child("schedulingGroup"))...)
