@@ -91,7 +91,7 @@ func (n *node) openAPI(ctx context.Context) error {
 			Endpoints: n.apiEndpoints, Changed: n.replicasChanged,
 		},
 		Public:    n.publicRoutes(),
-		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
+		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), standard.Trust(n.keys), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
 		Log:       n.log.With("part", "api"),
 	})
 	if err != nil {

@@ -242,7 +242,9 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
-		"settings": func(ctx context.Context) error { return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)) },
+		"settings": func(ctx context.Context) error {
+			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
+		},
 	}
 	if n.dir.Edge {
 		maps.Copy(parts, n.edgeParts())

@@ -235,7 +235,7 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 		ListerWatcher:       c.backend.ListerWatcher,
 		Settings:            kinds.Settings{ServiceRanges: []string{"10.96.0.0/12"}, NodePortFirst: 30000, NodePortLast: 32767, ClusterDomain: clusterDomain},
 		Security:            security.Security,
-		Bootstrap:           []api.BootstrapHook{standard.Bootstrap()},
+		Bootstrap:           []api.BootstrapHook{standard.Bootstrap(), standard.Trust(c.PKI)},
 		ProxyClientCertFile: c.PKI.ProxyClient().File(),
 		ProxyClientKeyFile:  c.PKI.ProxyClient().File(),
 		Log:                 o.Log,

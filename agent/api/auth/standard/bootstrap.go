@@ -12,8 +12,8 @@ import (
 	"github.com/podvine/podvine/agent/api/auth/bootstrap"
 )
 
-// rolesRetry is the pause between tries: right after the start there may be no quorum yet.
-const rolesRetry = 200 * time.Millisecond
+// bootstrapRetry is the pause between tries: right after the start there may be no quorum yet.
+const bootstrapRetry = 200 * time.Millisecond
 
 // Bootstrap makes the default roles and bindings, and what is missing of them, before the server is ready.
 func Bootstrap() api.BootstrapHook {
@@ -22,11 +22,16 @@ func Bootstrap() api.BootstrapHook {
 		if err != nil {
 			return err
 		}
-		var last error
-		err = wait.PollUntilContextCancel(hook, rolesRetry, true, func(ctx context.Context) (bool, error) {
-			last = bootstrap.Reconcile(ctx, client)
-			return last == nil, nil
-		})
-		return errors.Join(err, last)
+		return untilDone(hook, func(ctx context.Context) error { return bootstrap.Reconcile(ctx, client) })
 	}}
+}
+
+// untilDone tries until it succeeds or the context ends.
+func untilDone(ctx context.Context, try func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextCancel(ctx, bootstrapRetry, true, func(ctx context.Context) (bool, error) {
+		last = try(ctx)
+		return last == nil, nil
+	})
+	return errors.Join(err, last)
 }

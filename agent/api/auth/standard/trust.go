@@ -1,0 +1,197 @@
+package standard
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/auth"
+	"github.com/podvine/podvine/agent/pki"
+)
+
+// trustName is the ConfigMap in kube-system from which aggregated API servers learn whom to trust.
+const trustName = "extension-apiserver-authentication"
+
+// trustQueue is how many changes of the ConfigMap may wait to be looked at; more are folded into one.
+const trustQueue = 1
+
+// Keys of the ConfigMap that hold certificates. All others hold a list of strings as JSON.
+const (
+	clientCAKey     = "client-ca-file"
+	frontProxyCAKey = "requestheader-client-ca-file"
+)
+
+// Trust keeps the ConfigMap kube-system/extension-apiserver-authentication: the authorities of client certificates and
+// of the front proxy, and the headers in which that passes on who a user is.
+func Trust(keys *pki.PKI) api.BootstrapHook {
+	return api.BootstrapHook{Name: "start-cluster-authentication-info-controller", Run: func(hook api.HookContext) error {
+		client, err := kubernetes.NewForConfig(hook.LoopbackClientConfig)
+		if err != nil {
+			return err
+		}
+		own, err := trustOf(keys.ClusterCA().CurrentCABundleContent(), auth.FrontProxy(keys.FrontProxyCA(), pki.FrontProxyUser))
+		if err != nil {
+			return err
+		}
+		ensure := func(ctx context.Context) error { return ensureTrust(ctx, client, own, time.Now()) }
+		if err := untilDone(hook, ensure); err != nil {
+			return err
+		}
+		go keepTrust(hook, client, ensure)
+		return nil
+	}}
+}
+
+// keepTrust makes the ConfigMap right again whenever somebody changes or deletes it.
+func keepTrust(ctx context.Context, client kubernetes.Interface, ensure func(context.Context) error) {
+	changed := make(chan struct{}, trustQueue)
+	note := func() {
+		select {
+		case changed <- struct{}{}:
+		default: // a look is due already
+		}
+	}
+	only := fields.OneTermEqualSelector(metav1.ObjectNameField, trustName).String()
+	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+				options.FieldSelector = only
+				return objects.List(ctx, options)
+			},
+			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+				options.FieldSelector = only
+				return objects.Watch(ctx, options)
+			},
+		}, client),
+		ObjectType: &corev1.ConfigMap{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			UpdateFunc: func(any, any) { note() },
+			DeleteFunc: func(any) { note() },
+		},
+	})
+	go informer.RunWithContext(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			if untilDone(ctx, ensure) != nil {
+				return // the server ends
+			}
+		}
+	}
+}
+
+// trustOf is what this member trusts, as the ConfigMap's data.
+func trustOf(clientCA []byte, proxy *authenticatorfactory.RequestHeaderConfig) (map[string]string, error) {
+	data := map[string]string{
+		clientCAKey:     string(clientCA),
+		frontProxyCAKey: string(proxy.CAContentProvider.CurrentCABundleContent()),
+	}
+	for key, list := range map[string][]string{
+		"requestheader-allowed-names":        proxy.AllowedClientNames.Value(),
+		"requestheader-username-headers":     proxy.UsernameHeaders.Value(),
+		"requestheader-uid-headers":          proxy.UIDHeaders.Value(),
+		"requestheader-group-headers":        proxy.GroupHeaders.Value(),
+		"requestheader-extra-headers-prefix": proxy.ExtraHeaderPrefixes.Value(),
+	} {
+		encoded, err := json.Marshal(list)
+		if err != nil {
+			return nil, err
+		}
+		data[key] = string(encoded)
+	}
+	return data, nil
+}
+
+func ensureTrust(ctx context.Context, client kubernetes.Interface, own map[string]string, now time.Time) error {
+	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	object, err := objects.Get(ctx, trustName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = objects.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: trustName}, Data: own}, metav1.CreateOptions{})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	merged := mergeTrust(object.Data, own, now)
+	if maps.Equal(merged, object.Data) {
+		return nil
+	}
+	object = object.DeepCopy()
+	object.Data = merged
+	_, err = objects.Update(ctx, object, metav1.UpdateOptions{})
+	return err
+}
+
+// mergeTrust adds what this member trusts to what others do, so that members whose authorities differ for a while (a
+// rotation) do not undo each other's writes. Certificates that have expired, and what cannot be read, are dropped.
+func mergeTrust(have, own map[string]string, now time.Time) map[string]string {
+	merged := maps.Clone(have)
+	if merged == nil {
+		merged = map[string]string{}
+	}
+	for key, value := range own {
+		if key == clientCAKey || key == frontProxyCAKey {
+			merged[key] = mergeCertificates(have[key], value, now)
+		} else {
+			merged[key] = mergeLists(have[key], value)
+		}
+	}
+	return merged
+}
+
+// mergeCertificates joins two bundles in PEM, each certificate once.
+func mergeCertificates(have, own string, now time.Time) string {
+	var bundle []byte
+	for rest := []byte(have + "\n" + own); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return string(bundle)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		encoded := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})
+		if err == nil && now.Before(certificate.NotAfter) && !bytes.Contains(bundle, encoded) {
+			bundle = append(bundle, encoded...)
+		}
+	}
+}
+
+// mergeLists joins two lists in JSON, each string once.
+func mergeLists(have, own string) string {
+	var list, more []string
+	if json.Unmarshal([]byte(have), &list) != nil || json.Unmarshal([]byte(own), &more) != nil {
+		return own
+	}
+	grown := false
+	for _, item := range more {
+		if !slices.Contains(list, item) {
+			list, grown = append(list, item), true
+		}
+	}
+	if !grown {
+		return have
+	}
+	encoded, err := json.Marshal(list)
+	if err != nil {
+		return own
+	}
+	return string(encoded)
+}
