@@ -9,12 +9,14 @@ import (
 	"strings"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	registryrest "k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
@@ -175,8 +177,18 @@ func (s *Server) newCore(generic *genericapiserver.Config, next *apiextensions.C
 	}
 	for path, handler := range s.security.Routes {
 		core.Handler.NonGoRestfulMux.Handle(path, handler)
+		// Below a path there is nothing, and clients of the API are told so as a Status.
+		core.Handler.NonGoRestfulMux.UnlistedHandlePrefix(strings.TrimSuffix(path, "/")+"/", s.nothingHere())
 	}
 	return core, s.addHooks(core)
+}
+
+// nothingHere answers 404 with a Status.
+func (s *Server) nothingHere() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		absent := apierrors.NewGenericServerResponse(http.StatusNotFound, strings.ToLower(r.Method), schema.GroupResource{}, "", "", 0, false)
+		responsewriters.ErrorNegotiated(absent, s.codecs, schema.GroupVersion{Version: "v1"}, w, r)
+	})
 }
 
 // storages installs every kind and returns the groups to serve.

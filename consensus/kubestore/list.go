@@ -41,8 +41,8 @@ func (r *resource) GetList(ctx context.Context, key string, opts storage.ListOpt
 	if err != nil {
 		return err
 	}
-	if opts.ResourceVersion == "0" && opts.Predicate.Continue == "" {
-		opts.Predicate.Limit = 0 // as the Cacher answers: whole, whatever the limit
+	if opts.ResourceVersion == "0" {
+		opts.Predicate.Limit = 0 // as the Cacher answers: whole, or all of the rest, whatever the limit
 	}
 	view, err := r.viewFor(ctx, opts, revision)
 	if errors.Is(err, store.ErrCompacted) {

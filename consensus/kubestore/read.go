@@ -88,6 +88,9 @@ func (r *resource) Get(ctx context.Context, key string, opts storage.GetOptions,
 	if err != nil {
 		return err
 	}
+	if _, err := r.versioner.ParseResourceVersion(opts.ResourceVersion); err != nil {
+		return err // which is a 500 as on Kubernetes, where a list gets a 400
+	}
 	if err := r.settle(ctx, opts.ResourceVersion); err != nil {
 		return err
 	}

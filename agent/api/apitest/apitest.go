@@ -54,6 +54,8 @@ type Options struct {
 	Address string
 	// Adjust changes the server's configuration before it is built.
 	Adjust func(*api.Config)
+	// TolerationSeconds is the eviction delay; nil is the usual one.
+	TolerationSeconds func() int64
 	// Log receives what store and server say; nil is silent.
 	Log *slog.Logger
 }
@@ -225,7 +227,8 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 	if c.backend, err = kubestore.New(c.replica, kubestore.Options{Logger: o.Log}); err != nil {
 		return err
 	}
-	security := standard.Config{PKI: c.PKI, Issuer: issuer, KeySetURL: "https://" + listener.Addr().String() + tokens.KeySetPath}
+	security := standard.Config{PKI: c.PKI, Issuer: issuer, KeySetURL: "https://" + listener.Addr().String() + tokens.KeySetPath,
+		TolerationSeconds: o.TolerationSeconds}
 	config := api.Config{
 		Listener:            listener,
 		ServingCert:         c.PKI.Serving(),

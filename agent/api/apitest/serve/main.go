@@ -24,6 +24,7 @@ func main() {
 func run() (err error) {
 	kubeconfig := flag.String("kubeconfig", "", "write the administrator's kubeconfig here as well")
 	address := flag.String("address", "127.0.0.1:0", "host:port to listen on")
+	tolerate := flag.Int64("toleration-seconds", 5, "how long pods stay on a node that is not ready, where they do not say")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -33,7 +34,7 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	options := apitest.Options{Dir: dir, Address: *address, Log: log}
+	options := apitest.Options{Dir: dir, Address: *address, Log: log, TolerationSeconds: func() int64 { return *tolerate }}
 	return apitest.Run(ctx, options, func(c *apitest.Cluster) {
 		path := c.Kubeconfig
 		if *kubeconfig != "" {

@@ -246,7 +246,7 @@ func (a *allocator) fillNodePorts(ctx context.Context, s *corev1.Service, had, u
 			}
 		}
 		if p.NodePort == 0 {
-			port, err := a.freePort(ctx, used)
+			port, err := a.choosePort(ctx, used, dryRun)
 			if err != nil {
 				return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: %w", err))
 			}
@@ -286,6 +286,18 @@ func (a *allocator) checkPort(ctx context.Context, s *corev1.Service, port int32
 		return errors.New("provided port is already allocated")
 	}
 	return nil
+}
+
+// choosePort takes a free port. As in Kubernetes a dry run counts on from the ports that were asked for, whatever they are.
+func (a *allocator) choosePort(ctx context.Context, used map[int32]bool, dryRun bool) (int32, error) {
+	if !dryRun || len(used) == 0 {
+		return a.freePort(ctx, used)
+	}
+	last := int32(0)
+	for port := range used {
+		last = max(last, port)
+	}
+	return last + 1, nil
 }
 
 func (a *allocator) freePort(ctx context.Context, used map[int32]bool) (int32, error) {
