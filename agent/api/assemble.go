@@ -153,11 +153,15 @@ func (s *Server) newAggregator(generic *genericapiserver.Config, core *genericap
 }
 
 func (s *Server) newCore(generic *genericapiserver.Config, next *apiextensions.CustomResourceDefinitions) (*genericapiserver.GenericAPIServer, error) {
-	core, err := generic.Complete(s.informers).New("core", next.GenericAPIServer)
+	completed, document := generic.Complete(s.informers), generic.OpenAPIConfig
+	generic.OpenAPIConfig = nil // keeps the core from building the document now, see serveOpenAPIV2
+	core, err := completed.New("core", next.GenericAPIServer)
+	generic.OpenAPIConfig = document
 	if err != nil {
 		return nil, err
 	}
 	core.Handler.GoRestfulContainer.Router(&router{})
+	serveOpenAPIV2(core, document)
 	groups, err := s.storages(generic)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"slices"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -8,6 +9,11 @@ import (
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kube-openapi/pkg/builder"
+	"k8s.io/kube-openapi/pkg/cached"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/common/restfuladapter"
+	"k8s.io/kube-openapi/pkg/handler"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
@@ -37,6 +43,20 @@ func (s *Server) describe(c *genericapiserver.Config) {
 	c.OpenAPIV3Config.GetDefinitionName = name
 	c.OpenAPIV3Config.SecuritySchemes = spec3.SecuritySchemes{bearerName: {SecuritySchemeProps: spec3.SecuritySchemeProps{
 		Type: "apiKey", Name: "authorization", In: "header", Description: bearerDescription}}}
+}
+
+// serveOpenAPIV2 serves the core's document of version 2, which takes 12 MB and which clients of today do not read, from
+// the first request on. The aggregator merges what its delegates serve when it is asked itself, so nothing reads it before.
+func serveOpenAPIV2(core *genericapiserver.GenericAPIServer, config *openapicommon.Config) {
+	built := cached.Once(cached.Func(func() (*spec.Swagger, string, error) {
+		document, err := builder.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices(core.Handler.GoRestfulContainer.RegisteredWebServices()), config)
+		if err != nil {
+			return nil, "", fmt.Errorf("build OpenAPI document: %w", err)
+		}
+		document.Definitions = handler.PruneDefaults(document.Definitions)
+		return document, "built", nil // the kinds of the core never change, so neither does its document
+	}))
+	handler.NewOpenAPIServiceLazy(built).RegisterOpenAPIVersionedService("/openapi/v2", core.Handler.NonGoRestfulMux)
 }
 
 // published leaves the internal versions out of what a definition says about its kinds: they are the same Go types as
