@@ -14,6 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage/names"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/podvine/podvine/agent/api/coverage"
 )
 
 // strategy serves the main resource of any kind. It is immutable.
@@ -23,10 +25,12 @@ type strategy[T Object] struct {
 	kind *Kind[T]
 	// spec and status are field indices of T's struct; nil where it has no such field.
 	spec, status []int
+	// gaps finds what the object asks for and does not get yet.
+	gaps *coverage.Checker
 }
 
 func newStrategy[T Object](kind *Kind[T], typer runtime.ObjectTyper) strategy[T] {
-	s := strategy[T]{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, kind: kind}
+	s := strategy[T]{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, kind: kind, gaps: coverage.For(kind.New(), "")}
 	if f, ok := reflect.TypeFor[T]().Elem().FieldByName("Spec"); ok {
 		s.spec = f.Index
 	}
@@ -120,17 +124,19 @@ func sameError(a, b *field.Error) bool {
 }
 
 func (s strategy[T]) WarningsOnCreate(ctx context.Context, obj runtime.Object) []string {
+	warnings := s.gaps.Warnings(obj)
 	if s.kind.WarningsOnCreate == nil {
-		return nil
+		return warnings
 	}
-	return s.kind.WarningsOnCreate(ctx, obj.(T))
+	return append(s.kind.WarningsOnCreate(ctx, obj.(T)), warnings...)
 }
 
 func (s strategy[T]) WarningsOnUpdate(ctx context.Context, obj, old runtime.Object) []string {
+	warnings := s.gaps.Warnings(obj)
 	if s.kind.WarningsOnUpdate == nil {
-		return nil
+		return warnings
 	}
-	return s.kind.WarningsOnUpdate(ctx, obj.(T), old.(T))
+	return append(s.kind.WarningsOnUpdate(ctx, obj.(T), old.(T)), warnings...)
 }
 
 func (s strategy[T]) Canonicalize(obj runtime.Object) {

@@ -6,6 +6,7 @@
 package environ
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -217,6 +218,8 @@ func valueFrom(from *corev1.EnvVarSource, c *corev1.Container, f Facts, src Sour
 			return "", true, nil
 		}
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, ns, ref.Name)
+	case from.FileKeyRef != nil:
+		return "", false, errors.New("fileKeyRef is not supported by this version")
 	}
 	return v, false, err
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"github.com/podvine/podvine/agent/api/coverage"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
@@ -68,6 +69,6 @@ func (ephemeralStrategy) ValidateUpdate(_ context.Context, obj, old runtime.Obje
 }
 
 // WarningsOnUpdate implements rest.RESTUpdateStrategy.
-func (ephemeralStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
-	return nil
+func (ephemeralStrategy) WarningsOnUpdate(_ context.Context, obj, _ runtime.Object) []string {
+	return coverage.For(obj, "ephemeralcontainers").Warnings(obj)
 }

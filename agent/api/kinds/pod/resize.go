@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"github.com/podvine/podvine/agent/api/coverage"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
@@ -133,6 +134,6 @@ func removed(now, old corev1.ResourceList) bool {
 }
 
 // WarningsOnUpdate implements rest.RESTUpdateStrategy.
-func (resizeStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
-	return nil
+func (resizeStrategy) WarningsOnUpdate(_ context.Context, obj, _ runtime.Object) []string {
+	return coverage.For(obj, "resize").Warnings(obj)
 }

@@ -1,0 +1,97 @@
+package coverage
+
+import "slices"
+
+// What becomes of a pod that asks for what cannot be given.
+const (
+	staysPending = "the pod stays Pending and an event says why"
+	notStarted   = "the container is not started and an event says why"
+)
+
+// templated are the kinds with a template of pods: what is said of a pod's specification holds for theirs.
+func templated() []string { return []string{"Deployment", "PodTemplate", "ReplicaSet"} }
+
+// templatePath is where a kind has the template.
+func templatePath(kind string) string {
+	if kind == "PodTemplate" {
+		return "template."
+	}
+	return "spec.template."
+}
+
+// Gaps is the table of all gaps.
+func Gaps() []Gap {
+	all := slices.Concat(podGaps(), volumeGaps())
+	for _, kind := range templated() {
+		for _, gap := range slices.Concat(podGaps(), volumeGaps()) {
+			gap.Kind, gap.Field = kind, templatePath(kind)+gap.Field
+			all = append(all, gap)
+		}
+	}
+	return slices.Concat(all, subresourceGaps(), otherGaps())
+}
+
+// podGaps are those of a pod's specification, volumes aside.
+func podGaps() []Gap {
+	gaps := []Gap{
+		{Field: "spec.hostUsers", Values: []string{"false"}, Effect: staysPending},
+		{Field: "spec.runtimeClassName", Effect: staysPending},
+		{Field: "spec.resourceClaims", Effect: staysPending},
+		{Field: "spec.securityContext.appArmorProfile.type", Values: []string{"Localhost"}, Effect: staysPending},
+		{Field: "spec.securityContext.seLinuxOptions", Effect: "no SELinux label is set"},
+		{Field: "spec.securityContext.fsGroupChangePolicy", Values: []string{"OnRootMismatch"}, Effect: "the group of volumes is set at each start"},
+	}
+	for _, list := range []string{"spec.initContainers[].", "spec.containers[]."} {
+		gaps = append(gaps,
+			Gap{Field: list + "securityContext.appArmorProfile.type", Values: []string{"Localhost"}, Effect: staysPending},
+			Gap{Field: list + "securityContext.seLinuxOptions", Effect: "no SELinux label is set"},
+			Gap{Field: list + "volumeDevices", Effect: "the container sees no such device"},
+			Gap{Field: list + "env[].valueFrom.fileKeyRef", Effect: notStarted},
+			Gap{Field: list + "ports[].hostPort", Values: []string{"of protocol SCTP"}, Quiet: true, Effect: staysPending},
+			Gap{Field: list + "resources.limits{hugepages-*}", Quiet: true, Effect: "nodes report no huge pages, so the pod is unschedulable"},
+		)
+	}
+	for i := range gaps {
+		gaps[i].Kind = "Pod"
+	}
+	return gaps
+}
+
+// volumeGaps are the kinds of volumes that a node cannot set up.
+func volumeGaps() []Gap {
+	var gaps []Gap
+	for _, source := range []string{
+		"persistentVolumeClaim", "ephemeral", "csi", "image", "nfs", "iscsi", "fc", "flexVolume", "gitRepo", "awsElasticBlockStore",
+		"azureDisk", "azureFile", "cephfs", "cinder", "flocker", "gcePersistentDisk", "glusterfs", "photonPersistentDisk", "portworxVolume",
+		"quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume",
+	} {
+		gaps = append(gaps, Gap{Kind: "Pod", Field: "spec.volumes[]." + source, Effect: staysPending})
+	}
+	return append(gaps,
+		Gap{Kind: "Pod", Field: "spec.volumes[].emptyDir.medium", Values: []string{"HugePages", "HugePages-1Gi", "HugePages-2Mi"}, Effect: staysPending},
+		Gap{Kind: "Pod", Field: "spec.volumes[].projected.sources[].clusterTrustBundle", Effect: staysPending},
+		Gap{Kind: "Pod", Field: "spec.volumes[].projected.sources[].podCertificate", Effect: staysPending},
+	)
+}
+
+// subresourceGaps are those of what is set through a sub-resource.
+func subresourceGaps() []Gap {
+	return []Gap{
+		{Kind: "Pod", Subresource: "ephemeralcontainers", Field: "spec.ephemeralContainers", Effect: "they are not started"},
+		{Kind: "Pod", Subresource: "resize", Field: "spec.containers[].resources", Effect: "a running container keeps the limits that it was started with"},
+	}
+}
+
+// otherGaps are those of kinds without pods.
+func otherGaps() []Gap {
+	return []Gap{
+		{Kind: "Service", Field: "spec.type", Values: []string{"LoadBalancer"}, Effect: "nothing assigns an address; its node ports are served"},
+		{Kind: "Service", Field: "spec.loadBalancerSourceRanges", Effect: "every source is let in"},
+		{Kind: "Service", Field: "spec.ports[].protocol", Values: []string{"SCTP"}, Effect: "the port is not served"},
+		{Kind: "Service", Field: "metadata.annotations{podvine.io/load-balancing}", Values: []string{"maglev", "least-connections"},
+			Effect: "backends are picked at random"},
+		{Kind: "Secret", Field: "type", Values: []string{"bootstrap.kubernetes.io/token"}, Effect: "the token lets nobody in"},
+		{Kind: "PriorityClass", Field: "preemptionPolicy", Values: []string{"PreemptLowerPriority"}, Quiet: true,
+			Effect: "pods with a higher priority are scheduled first, but none is removed for them"},
+	}
+}
