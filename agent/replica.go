@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apiserver/pkg/admission"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
@@ -54,7 +54,7 @@ func (n *node) openStore(ctx context.Context) error {
 	}
 	n.replica, err = consensus.Open(ctx, consensus.Config{
 		Dir: n.dir.join("raft"), NodeID: n.dir.NodeID, ClusterID: n.dir.ClusterID,
-		Logger: n.log.With("part", "consensus"), Registerer: prometheus.NewRegistry(),
+		Logger: n.log.With("part", "consensus"), Registerer: n.consensusMetrics,
 	})
 	if err != nil {
 		return err
@@ -118,6 +118,7 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 		}
 		made.Routes[StatusPath] = serveJSON(n.status)
 		made.Routes[KubeconfigPath] = http.HandlerFunc(n.issueKubeconfig)
+		maps.Copy(made.Routes, n.apiMetrics())
 		return made, nil
 	}
 }

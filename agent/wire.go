@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/informers"
@@ -56,6 +57,9 @@ type node struct {
 
 	// What a replica has.
 	replica *consensus.Replica
+	// consensusMetrics are the replica's.
+	consensusMetrics *prometheus.Registry
+
 	backend *kubestore.Backend
 	api     *api.Server
 	control *control.Control
@@ -81,7 +85,7 @@ type node struct {
 
 // newNode builds every part and gives each what it needs of the others. What was built is ended again on an error.
 func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error) {
-	n := &node{config: config, log: log, replicasChanged: make(chan struct{}, 1)}
+	n := &node{config: config, log: log, consensusMetrics: prometheus.NewRegistry(), replicasChanged: make(chan struct{}, 1)}
 	if err := n.openDisk(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
 	}

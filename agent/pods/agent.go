@@ -46,6 +46,7 @@ type Agent struct {
 	services cache.Store
 	svcCtl   cache.Controller
 	node     nodeState
+	metrics  agentMetrics
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -63,6 +64,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, workers: map[types.UID]*worker{}}
 	a.node.trigger = make(chan struct{}, 1)
+	a.metrics = newAgentMetrics(a)
 	var err error
 	if a.cgroups, err = sandbox.DetectCgroups(); err != nil {
 		return nil, err
@@ -375,6 +377,7 @@ func (a *Agent) forgetPod(w *worker, pod *corev1.Pod) {
 	a.mu.Lock()
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
+	a.metrics.forget(w.uid)
 	close(w.gone)
 }
 

@@ -51,6 +51,7 @@ func security(allow func(authorizer.Attributes) bool) kubeletapi.Security {
 func serveAPI(t *testing.T, n *node) string {
 	t.Helper()
 	sec := security(func(a authorizer.Attributes) bool { return a.GetUser().GetName() == "good" })
+	sec.Routes = n.agent.metrics.addTo(nil)
 	srv := httptest.NewServer(kubeletapi.New("n1", apiNode{n.agent}, sec, n.cfg.Log).Handler())
 	t.Cleanup(srv.Close)
 	return srv.URL
@@ -109,10 +110,35 @@ func TestKubeletAPI(t *testing.T) {
 			}
 		}
 	})
+	t.Run("metrics", func(t *testing.T) { checkMetrics(t, base) })
 	t.Run("exec", func(t *testing.T) { checkExec(t, base) })
 	t.Run("attach", func(t *testing.T) { checkAttach(t, base) })
 	t.Run("port-forward", func(t *testing.T) { checkForward(t, base) })
 	n.delete("api", 0)
+}
+
+func checkMetrics(t *testing.T, base string) {
+	for path, wants := range map[string][]string{
+		"/metrics": {`kubelet_node_name{node="n1"} 1`, "kubelet_running_pods 1\n", `kubelet_running_containers{container_state="running"} 3`},
+		"/metrics/cadvisor": {
+			"machine_cpu_cores ", `container_memory_working_set_bytes{container="count",`, `container_start_time_seconds{container="echo",`,
+			`container_cpu_usage_seconds_total{container="count",cpu="total",`, `container_cpu_usage_seconds_total{container="",cpu="total",id="/",`,
+		},
+		"/metrics/probes": nil,
+	} {
+		code, text := fetch(t, "good", base+path)
+		if code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, code, text)
+		}
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %s in %s", path, want, text)
+			}
+		}
+		if code, _ := fetch(t, "bad", base+path); code != http.StatusForbidden {
+			t.Errorf("%s: anybody may read it (%d)", path, code)
+		}
+	}
 }
 
 func checkLogs(t *testing.T, base string) {

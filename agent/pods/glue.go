@@ -255,8 +255,13 @@ type prober struct {
 	resumed   bool
 }
 
-func (p *prober) unhealthy(name, out string) {
-	p.w.agent.event(p.w.pod(), p.spec.Name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", name, out))
+// tried counts a try, and reports one that failed.
+func (p *prober) tried(name string, ok bool, out string) {
+	pod := p.w.pod()
+	p.w.agent.metrics.count(name, pod, p.spec.Name, ok)
+	if !ok {
+		p.w.agent.event(pod, p.spec.Name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", name, out))
+	}
 }
 
 // set changes the record, if the container is still the one that was probed.
@@ -283,9 +288,7 @@ func (p *prober) startup(ctx context.Context) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	probes.Run(ctx, p.target, p.spec.StartupProbe, p.startedAt, p.resumed, func(v probes.Verdict, ok bool, out string) {
-		if !ok {
-			p.unhealthy("Startup", out)
-		}
+		p.tried("Startup", ok, out)
 		switch v {
 		case probes.Passed:
 			started = true
@@ -306,9 +309,7 @@ func (p *prober) rest(ctx context.Context) {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			probes.Run(ctx, p.target, probe, p.startedAt, p.resumed, func(v probes.Verdict, ok bool, out string) {
-				if !ok {
-					p.unhealthy("Liveness", out)
-				}
+				p.tried("Liveness", ok, out)
 				if v == probes.Failed {
 					p.restart("liveness", probe)
 					cancel()
@@ -319,9 +320,7 @@ func (p *prober) rest(ctx context.Context) {
 	if probe := p.spec.ReadinessProbe; probe != nil {
 		var last ptrBool
 		probes.Run(ctx, p.target, probe, p.startedAt, p.resumed, func(v probes.Verdict, ok bool, out string) {
-			if !ok {
-				p.unhealthy("Readiness", out)
-			}
+			p.tried("Readiness", ok, out)
 			if v == probes.Undecided || last.is(v == probes.Passed) {
 				return
 			}

@@ -25,7 +25,9 @@ func (a *Agent) serveAPI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for node API: %w", err)
 	}
-	return kubeletapi.New(a.cfg.NodeName, apiNode{a}, a.cfg.Server, a.log).Serve(ctx, ln)
+	security := a.cfg.Server
+	security.Routes = a.metrics.addTo(security.Routes)
+	return kubeletapi.New(a.cfg.NodeName, apiNode{a}, security, a.log).Serve(ctx, ln)
 }
 
 // apiNode shows an Agent to the kubelet API.
