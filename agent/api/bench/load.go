@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -29,7 +30,17 @@ type result struct {
 // contentType is what clients send and ask for.
 const contentType = "application/vnd.kubernetes.protobuf"
 
-// operations are measured in this order on the same objects.
+const (
+	// fillTo is how many objects there are after the operation "fill".
+	fillTo = 30_000
+	// fillTimeout bounds it.
+	fillTimeout = 5 * time.Minute
+	// watchers is how many clients see each update of the operation "watched".
+	watchers = 100
+)
+
+// operations are measured in this order on the same objects. There are also "fill" (creates until there are fillTo), "all"
+// (a list of all objects, whole) and "watched" (an update that all watchers see, measured until they do).
 func operations() []string { return []string{"create", "get", "update", "list", "delete"} }
 
 // load is the clients and what they work on.
@@ -63,13 +74,59 @@ func measureAll(ctx context.Context, s settings, config *rest.Config, processes 
 		if s.profile != "" {
 			done = profile(ctx, config, s, operation)
 		}
-		r, err := l.measure(ctx, operation, s.duration, l.operation(operation))
+		r, err := l.measureOperation(ctx, operation)
 		if err := errors.Join(err, done()); err != nil {
 			return nil, fmt.Errorf("%s: %w", operation, err)
 		}
 		results = append(results, r)
 	}
 	return results, nil
+}
+
+func (l *load) measureOperation(ctx context.Context, operation string) (result, error) {
+	switch operation {
+	case "fill":
+		return l.measure(ctx, operation, fillTimeout, l.operation(operation))
+	case "watched":
+		ctx, cancel := context.WithCancel(ctx)
+		seen, err := l.watch(ctx)
+		if err != nil {
+			cancel()
+			return result{}, err
+		}
+		r, err := l.measure(ctx, operation, l.duration, l.operation("update"))
+		cancel()
+		fmt.Fprintf(os.Stderr, "%d watchers saw %d events\n", watchers, seen())
+		return r, err
+	}
+	return l.measure(ctx, operation, l.duration, l.operation(operation))
+}
+
+// watch starts the watchers; seen waits for them to end with ctx and counts their events.
+func (l *load) watch(ctx context.Context) (seen func() int64, err error) {
+	var events atomic.Int64
+	var group sync.WaitGroup
+	for i := range watchers {
+		w, err := l.clients[i%len(l.clients)].CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{LabelSelector: "watched!=never"})
+		if err != nil {
+			return nil, err
+		}
+		group.Go(func() {
+			defer w.Stop()
+			for {
+				select {
+				case _, ok := <-w.ResultChan():
+					if !ok {
+						return
+					}
+					events.Add(1)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	return func() int64 { group.Wait(); return events.Load() }, nil
 }
 
 // call does the operation for the n-th time; done tells that there is nothing left to do.
@@ -82,6 +139,20 @@ func (l *load) operation(name string) call {
 			_, err := client.CoreV1().ConfigMaps("default").Create(ctx, l.object(n), metav1.CreateOptions{})
 			l.created.Add(1)
 			return false, err
+		}
+	case "fill":
+		return func(ctx context.Context, client kubernetes.Interface, _ int64) (bool, error) {
+			n := l.created.Add(1) - 1
+			if n >= fillTo {
+				l.created.Add(-1)
+				return true, nil
+			}
+			_, err := client.CoreV1().ConfigMaps("default").Create(ctx, l.object(n), metav1.CreateOptions{})
+			return false, err
+		}
+	case "all":
+		return func(ctx context.Context, client kubernetes.Interface, _ int64) (bool, error) {
+			return false, client.CoreV1().RESTClient().Get().Namespace("default").Resource("configmaps").Do(ctx).Error()
 		}
 	case "get":
 		return l.get(0)
