@@ -7,6 +7,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -28,7 +29,11 @@ func Run(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return n.run(ctx)
+	err = n.run(ctx)
+	if errors.Is(err, errRoleChanged) && ctx.Err() == nil {
+		return startAnew()
+	}
+	return err
 }
 
 // Preflight is what the checks of a machine need to know of this configuration.

@@ -42,6 +42,7 @@ func (n *node) runAgentCalls(ctx context.Context) error {
 		return err
 	}
 	mux := http.NewServeMux()
+	mux.Handle("POST "+rolePath, answer(n.takeRole))
 	if n.replica != nil {
 		mux.Handle("POST "+certificatePath, answer(n.certify))
 	}

@@ -18,6 +18,10 @@ type identity struct {
 	NodeName  string `json:"nodeName"`
 	// Edge says that the node holds no replica of the store.
 	Edge bool `json:"edge,omitempty"`
+	// Joined says that the node never founds a cluster: as a replica it waits to be fed by others.
+	Joined bool `json:"joined,omitempty"`
+	// Epoch is that of the quorum when the node was last told its role.
+	Epoch uint64 `json:"epoch,omitempty"`
 }
 
 const identityFile = "node.json"
@@ -96,6 +100,11 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
+	return writeSecret(path, content)
+}
+
+// writeSecret does so with content as it is, for root alone to read.
+func writeSecret(path string, content []byte) error {
 	temporary := path + ".new"
 	file, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"github.com/podvine/podvine/consensus/sealing"
 )
 
+// dataKeysFile is the file in the data folder.
+const dataKeysFile = "data-keys.json"
+
 // storedKey is a data key as it stands in the file that only replicas hold, readable by root alone.
 type storedKey struct {
 	Number uint32 `json:"number"`

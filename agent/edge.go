@@ -29,7 +29,7 @@ func (n *node) edgeParts() map[string]func(context.Context) error {
 // openLink makes the way to the replicas; it is used once peers and keys are there.
 func (n *node) openLink(context.Context) error {
 	n.link = &replicaLink{self: n.dir.NodeID, network: func() dialer { return n.peers }, members: n.members, last: n.lastPeers, conns: map[*linkedConn]string{}}
-	return n.removeStaleKubeconfig()
+	return n.tidyEdge()
 }
 
 // members are those that gossip knows, by UUID.

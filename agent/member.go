@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -83,7 +82,7 @@ func (n *node) settleIn(request join.Request, response *join.Response, keyPEM []
 	if err := gossip.Prepare(n.dir.path, response.GossipKeys, peers); err != nil {
 		return err
 	}
-	return n.dir.become(identity{NodeID: request.NodeID, ClusterID: response.ClusterID, NodeName: request.NodeName, Edge: true})
+	return n.dir.become(identity{NodeID: request.NodeID, ClusterID: response.ClusterID, NodeName: request.NodeName, Edge: true, Joined: true})
 }
 
 // runMemberKeys renews the certificate of a node whose authority is elsewhere.
@@ -100,12 +99,4 @@ func (n *node) runMemberKeys(ctx context.Context) error {
 		case <-time.After(time.Until(next)):
 		}
 	}
-}
-
-// removeStaleKubeconfig takes away what a replica before has left: an edge has no administrator's credentials.
-func (n *node) removeStaleKubeconfig() error {
-	if err := os.Remove(n.kubeconfigFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the administrator's kubeconfig: %w", err)
-	}
-	return nil
 }

@@ -26,13 +26,14 @@ import (
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/kubestore"
+	"github.com/podvine/podvine/consensus/quorum"
 	"github.com/podvine/podvine/gossip"
 )
 
 // replicaParts are what a replica runs beside what every member does.
 func (n *node) replicaParts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"API": n.api.Run, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer,
+		"API": n.api.Run, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer, "quorum": n.runQuorum,
 	}
 }
 
@@ -48,12 +49,19 @@ func (n *node) apiEndpoints() ([]netip.Addr, int32) {
 }
 
 func (n *node) openStore(ctx context.Context) error {
-	ring, err := openDataKeys(n.dir.join("data-keys.json"), n.dir.join("raft"))
+	ring, err := openDataKeys(n.dir.join(dataKeysFile), n.dir.join("raft"))
 	if err != nil {
 		return err
 	}
+	network := &consensus.Network{Dial: n.peers.Dial}
+	if network.Raft, err = n.peers.Listen(consensus.ProtocolRaft, true); err != nil {
+		return err
+	}
+	if network.Store, err = n.peers.Listen(consensus.ProtocolStore, true); err != nil {
+		return err
+	}
 	n.replica, err = consensus.Open(ctx, consensus.Config{
-		Dir: n.dir.join("raft"), NodeID: n.dir.NodeID, ClusterID: n.dir.ClusterID,
+		Dir: n.dir.join("raft"), NodeID: n.dir.NodeID, ClusterID: n.dir.ClusterID, Join: n.dir.Joined, Epoch: n.dir.Epoch, Network: network,
 		Logger: n.log.With("part", "consensus"), Registerer: n.consensusMetrics,
 	})
 	if err != nil {
@@ -101,6 +109,10 @@ func (n *node) openAPI(ctx context.Context) error {
 	if n.directory, err = newDirectory(n.dir.identity, n.mesh, n.informers); err != nil {
 		return err
 	}
+	n.keeper, err = quorum.New(quorum.Config{Replica: n.replica, Members: n.quorumMembers, Assign: n.assign, Logger: n.log.With("part", "quorum")})
+	if err != nil {
+		return err
+	}
 	return n.writeKubeconfig()
 }
 
@@ -117,6 +129,7 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 			return api.Security{}, err
 		}
 		made.Routes[StatusPath] = serveJSON(n.status)
+		made.Routes[QuorumPath] = serveJSON(func(r *http.Request) (quorum.Status, error) { return n.keeper.Status(r.Context()), nil })
 		made.Routes[KubeconfigPath] = http.HandlerFunc(n.issueKubeconfig)
 		maps.Copy(made.Routes, n.apiMetrics())
 		return made, nil

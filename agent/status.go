@@ -11,6 +11,8 @@ import (
 const (
 	// StatusPath is where a member's API tells how it sees the cluster.
 	StatusPath = "/podvine/status"
+	// QuorumPath is where a member's API tells of the quorum, as a quorum.Status of package consensus/quorum.
+	QuorumPath = "/podvine/quorum"
 	// ImagesPath is where a node's kubelet API lists its images, and imports an archive that is posted to it.
 	ImagesPath = "podvine/images"
 )

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,7 @@ import (
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/kubestore"
+	"github.com/podvine/podvine/consensus/quorum"
 	"github.com/podvine/podvine/dataplane/netd"
 	"github.com/podvine/podvine/dataplane/podnet"
 	"github.com/podvine/podvine/dataplane/services"
@@ -60,6 +62,7 @@ type node struct {
 	// consensusMetrics are the replica's.
 	consensusMetrics *prometheus.Registry
 
+	keeper  *quorum.Keeper
 	backend *kubestore.Backend
 	api     *api.Server
 	control *control.Control
@@ -79,6 +82,10 @@ type node struct {
 	network  *podNetwork
 	pods     *pods.Agent
 
+	mu sync.Mutex
+	// end ends the running agent for a reason; nil before it runs.
+	endWith context.CancelCauseFunc
+
 	// closers end the parts in the reverse order of their start.
 	closers []func() error
 }
@@ -90,7 +97,7 @@ func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error
 		return nil, errors.Join(err, n.close())
 	}
 	steps := []func(context.Context) error{
-		n.openStore, n.openMesh, n.openKeys, n.openPeers, n.openAPI, n.openDataplane, n.openPods, n.openControl,
+		n.openMesh, n.openKeys, n.openPeers, n.openStore, n.openAPI, n.openDataplane, n.openPods, n.openControl,
 	}
 	if n.dir.Edge {
 		steps = []func(context.Context) error{n.openMesh, n.openLink, n.openKeys, n.openPeers, n.openAccess, n.openDataplane, n.openPods}
@@ -131,19 +138,30 @@ func (n *node) openMesh(context.Context) error {
 	if err != nil {
 		return err
 	}
-	role := gossip.RoleVoter
-	if n.dir.Edge {
-		role = gossip.RoleEdge
-	}
 	n.mesh, err = gossip.Start(gossip.Config{
 		ID: n.dir.NodeID, Transport: transport, Profile: n.config.GossipProfile, Dir: n.dir.path, Key: gossip.NewKey(), Log: log,
-		Tags: gossip.Tags{Role: role, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version},
+		Tags: n.tags(),
 	})
 	if err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.mesh.Close)
 	return nil
+}
+
+// tags are what this node says of itself in gossip.
+func (n *node) tags() gossip.Tags {
+	tags := gossip.Tags{Role: gossip.RoleEdge, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version}
+	if n.replica == nil {
+		return tags
+	}
+	switch n.replica.Role() {
+	case consensus.RoleVoter:
+		tags.Role = gossip.RoleVoter
+	case consensus.RoleStandby:
+		tags.Role = gossip.RoleStandby
+	}
+	return tags
 }
 
 func (n *node) openKeys(context.Context) (err error) {
@@ -255,6 +273,21 @@ func (n *node) run(ctx context.Context) error {
 	} else {
 		maps.Copy(parts, n.replicaParts())
 	}
+	asked, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	n.setEnd(end)
+	// The parts go on while the lead is handed over.
+	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-asked.Done():
+			n.handOver()
+			stop(context.Cause(asked))
+		case <-ended:
+		}
+	}()
 	group, ctx := errgroup.WithContext(ctx)
 	for name, part := range parts {
 		group.Go(func() error {
@@ -265,6 +298,10 @@ func (n *node) run(ctx context.Context) error {
 		})
 	}
 	err := group.Wait()
+	close(ended)
+	if cause := context.Cause(ctx); errors.Is(cause, errRoleChanged) {
+		err = cause
+	}
 	return errors.Join(err, n.close())
 }
 
@@ -329,6 +366,21 @@ func (n *node) feedDataplane(ctx context.Context) error {
 	n.network.open(network)
 	defer n.network.close()
 	return n.source.Run(ctx)
+}
+
+// end ends the agent for that reason.
+func (n *node) end(reason error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.endWith != nil {
+		n.endWith(reason)
+	}
+}
+
+func (n *node) setEnd(end context.CancelCauseFunc) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.endWith = end
 }
 
 // close ends the parts in the reverse order of their start.

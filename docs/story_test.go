@@ -96,7 +96,7 @@ func mismatch(expected []string, printed string) error {
 }
 
 // TestPagesTellTheTruth types every command of the guide, page by page, into one lab, and compares what it prints with what
-// the page says.
+// the page says. Each line has a shell of its own; what it exports, the lines after it have too.
 func TestPagesTellTheTruth(t *testing.T) {
 	pages, err := filepath.Glob("guide/*.md")
 	if err != nil {
@@ -115,7 +115,12 @@ func TestPagesTellTheTruth(t *testing.T) {
 			if len(typed) == 0 && strings.HasPrefix(page, "guide/") {
 				t.Fatalf("%s has no command that could be tested", page)
 			}
+			environment := environment
 			for _, c := range typed {
+				if variable, ok := strings.CutPrefix(c.text, "export "); ok { // it is for the lines that follow
+					environment = append(slices.Clip(environment), strings.ReplaceAll(variable, "$PWD", folder))
+					continue
+				}
 				printed, err := run(t.Context(), folder, environment, c.text)
 				if err != nil {
 					t.Fatalf("%s:%d: $ %s\n%v\n%s", page, c.line, c.text, err, printed)

@@ -84,6 +84,9 @@ type Conn struct {
 	Peer pki.NodeIdentity
 }
 
+// PeerID is the peer's node UUID, from its certificate.
+func (c *Conn) PeerID() string { return c.Peer.ID }
+
 // Listen returns the listener of a protocol. Its connections are [*Conn]. With replicasOnly, no other peer gets through. A
 // protocol has one listener at a time: a second call is an error until the first is closed.
 func (n *Network) Listen(protocol string, replicasOnly bool) (net.Listener, error) {

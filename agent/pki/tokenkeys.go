@@ -100,13 +100,18 @@ func openTokenKeys(dir string, now time.Time) (*TokenKeys, error) {
 		}
 		t.keys = append(t.keys, k)
 	}
-	slices.SortFunc(t.keys, func(a, b tokenKey) int { return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.id, b.id)) })
+	sortTokenKeys(t.keys)
 	if len(t.keys) == 0 {
 		if err := t.add(now); err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// sortTokenKeys puts the oldest first.
+func sortTokenKeys(keys []tokenKey) {
+	slices.SortFunc(keys, func(a, b tokenKey) int { return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.id, b.id)) })
 }
 
 // loadTokenKey reads UNIXSECONDS.key.
