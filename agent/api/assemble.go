@@ -219,6 +219,7 @@ func (s *Server) storages(generic *genericapiserver.Config) (map[string]*generic
 			return nil, err
 		}
 	}
+	s.bindings, _ = groups[""].VersionedResourcesStorageMap["v1"]["pods/binding"].(batchBinder)
 	if s.security.Tokens != nil {
 		groups[""].VersionedResourcesStorageMap["v1"]["serviceaccounts/token"] = s.security.Tokens
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/informers/internalinterfaces"
 	"k8s.io/client-go/informers/networking"
 	"k8s.io/client-go/informers/node"
+	"k8s.io/client-go/informers/policy"
 	"k8s.io/client-go/informers/rbac"
 	"k8s.io/client-go/informers/scheduling"
 	"k8s.io/client-go/kubernetes"
@@ -102,6 +103,9 @@ func (f *directInformers) Networking() networking.Interface {
 
 // Node implements informers.SharedInformerFactory.
 func (f *directInformers) Node() node.Interface { return node.New(f, metav1.NamespaceAll, nil) }
+
+// Policy implements informers.SharedInformerFactory.
+func (f *directInformers) Policy() policy.Interface { return policy.New(f, metav1.NamespaceAll, nil) }
 
 // Rbac implements informers.SharedInformerFactory.
 func (f *directInformers) Rbac() rbac.Interface { return rbac.New(f, metav1.NamespaceAll, nil) }

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/informers"
@@ -28,6 +30,7 @@ type Server struct {
 	security   Security
 	aggregator *apiserver.APIAggregator
 	workers    chain.Workers
+	bindings   batchBinder
 	run        func(context.Context) error
 }
 
@@ -80,6 +83,11 @@ func (s *Server) ClientConfig(as user.Info) *rest.Config { return s.loopback.cli
 // Informers returns the factory whose informers read the storage itself. What listers and events return is shared with
 // everyone and must not be changed. The server starts what is asked for before Run; start the rest with its Start.
 func (s *Server) Informers() informers.SharedInformerFactory { return s.informers }
+
+// Serves tells whether a resource is one of the built-in kinds.
+func (s *Server) Serves(resource schema.GroupVersionResource) bool {
+	return slices.ContainsFunc(s.resources, func(r kinds.Resource) bool { return r.GVR() == resource })
+}
 
 // Scheme returns the scheme of the built-in kinds.
 func (s *Server) Scheme() *runtime.Scheme { return s.scheme }

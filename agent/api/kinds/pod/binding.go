@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
@@ -69,14 +70,62 @@ func (r *bindingREST) assign(ctx context.Context, b *corev1.Binding, dryRun bool
 	if err != nil {
 		return err
 	}
-	err = r.store.Storage.GuaranteedUpdate(ctx, key, &corev1.Pod{}, false, preconditions(b),
-		storage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) {
-			p, ok := obj.(*corev1.Pod)
-			if !ok {
-				return nil, fmt.Errorf("unexpected object: %#v", obj)
-			}
-			return p, bind(p, b)
-		}), dryRun, nil)
+	return bindingError(b, r.store.Storage.GuaranteedUpdate(ctx, key, &corev1.Pod{}, false, preconditions(b),
+		storage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) { return bound(obj, b) }), dryRun, nil))
+}
+
+// batchStorage is a storage that updates many objects in one transaction.
+type batchStorage interface {
+	UpdateAll(ctx context.Context, keys []string, preconditions []*storage.Preconditions,
+		update func(i int, input runtime.Object) (runtime.Object, error)) []error
+}
+
+// BindAll binds many pods, of any namespaces, with the checks of Create and one error, or nil, for each; in one
+// transaction where the storage can.
+func (r *bindingREST) BindAll(ctx context.Context, bindings []*corev1.Binding) []error {
+	batch, ok := r.store.Storage.Storage.(batchStorage)
+	errs := make([]error, len(bindings))
+	var keys []string
+	var conditions []*storage.Preconditions
+	var at []int
+	for i, b := range bindings {
+		inNamespace := genericapirequest.WithNamespace(ctx, b.Namespace)
+		if invalid := validateBinding(b); len(invalid) > 0 {
+			errs[i] = invalid.ToAggregate()
+			continue
+		}
+		if !ok {
+			errs[i] = r.assign(inNamespace, b, false)
+			continue
+		}
+		key, err := r.store.KeyFunc(inNamespace, b.Name)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		keys, conditions, at = append(keys, key), append(conditions, preconditions(b)), append(at, i)
+	}
+	if len(keys) == 0 {
+		return errs
+	}
+	for k, err := range batch.UpdateAll(ctx, keys, conditions, func(k int, obj runtime.Object) (runtime.Object, error) {
+		return bound(obj, bindings[at[k]])
+	}) {
+		errs[at[k]] = bindingError(bindings[at[k]], err)
+	}
+	return errs
+}
+
+func bound(obj runtime.Object, b *corev1.Binding) (runtime.Object, error) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok {
+		return nil, fmt.Errorf("unexpected object: %#v", obj)
+	}
+	return p, bind(p, b)
+}
+
+// bindingError words an error of the storage as the API does.
+func bindingError(b *corev1.Binding, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -117,6 +166,7 @@ func bind(p *corev1.Pod, b *corev1.Binding) error {
 		return fmt.Errorf("pod %v has non-empty .spec.schedulingGates", p.Name)
 	}
 	p.Spec.NodeName = b.Target.Name
+	p.Status.NominatedNodeName = "" // it has its node
 	for key, value := range b.Annotations {
 		if p.Annotations == nil {
 			p.Annotations = map[string]string{}
