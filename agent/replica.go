@@ -160,6 +160,7 @@ func (n *node) openControl(context.Context) (err error) {
 		},
 		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory,
 		CA: n.keys.Cluster().CertPEM(), ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
+		Binder: batchBinder{n.api}, Budgets: n.budgets(),
 	})
 	if err != nil {
 		return err

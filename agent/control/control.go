@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/control/addresses"
 	"github.com/podvine/podvine/agent/control/endpoints"
@@ -41,7 +42,7 @@ import (
 // restartSeconds is the pause before a loop that failed is started again.
 const restartSeconds = 5
 
-// Config wires a [Control]. All but Binder, PodRanges and EndedPods is required.
+// Config wires a [Control]. All but Binder, Budgets, PodRanges and EndedPods is required.
 type Config struct {
 	// ClientFor returns the client that acts as the named identity; see [User].
 	ClientFor func(name string) kubernetes.Interface
@@ -62,6 +63,8 @@ type Config struct {
 	EndedPods int
 	// Binder commits the scheduler's placements; nil binds through pods/binding.
 	Binder scheduler.Binder
+	// Budgets are the disruption budgets that preemption respects; nil is none.
+	Budgets cache.SharedIndexInformer
 }
 
 // Control is all loops. Make it with [New].
@@ -109,7 +112,7 @@ func add[L runner](c *Control, name string, create func(*prometheus.Registry) (L
 func (c *Control) addScheduler(cfg Config) error {
 	_, err := add(c, "scheduler", func(registry *prometheus.Registry) (*scheduler.Scheduler, error) {
 		return scheduler.New(scheduler.Config{Client: cfg.ClientFor(NameScheduler), Informers: cfg.Informers, Logger: cfg.Logger,
-			Binder: cfg.Binder, Metrics: registry})
+			Binder: cfg.Binder, Budgets: cfg.Budgets, Metrics: registry})
 	})
 	return err
 }

@@ -22,6 +22,17 @@ type Cache struct {
 	namespaces *Namespaces
 	sorted     []*Node // nil after a change of which nodes there are
 	changed    map[string]bool
+	// nominated are the pods that wait for room on a node, budgets the disruption budgets; byNode and inOrder are made
+	// of them for views, nil after a change.
+	nominated map[types.UID]nomination
+	byNode    map[string][]*Pod
+	budgets   map[types.NamespacedName]*Budget
+	inOrder   []*Budget
+}
+
+type nomination struct {
+	pod  *Pod
+	node string
 }
 
 type placement struct {
@@ -35,7 +46,7 @@ type placement struct {
 // NewCache makes an empty cache.
 func NewCache() *Cache {
 	return &Cache{nodes: map[string]*Node{}, placed: map[types.UID]placement{}, changed: map[string]bool{},
-		namespaces: &Namespaces{}}
+		namespaces: &Namespaces{}, nominated: map[types.UID]nomination{}, budgets: map[types.NamespacedName]*Budget{}}
 }
 
 // SetNode adds or changes a node.
@@ -62,15 +73,75 @@ func (c *Cache) RemoveNode(name string) {
 func (c *Cache) SetPod(pod *Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if before, ok := c.placed[pod.UID()]; ok && before.pod.Evicting {
+		pod.Evicting = true
+	}
 	c.removeLocked(pod.UID())
 	c.addLocked(placement{pod: pod, node: pod.Object.Spec.NodeName})
 }
 
-// RemovePod forgets a pod that ended or was deleted. It reports whether the pod was there.
-func (c *Cache) RemovePod(uid types.UID) bool {
+// RemovePod forgets a pod that ended or was deleted. It returns the pod as it was on its node, nil when on none.
+func (c *Cache) RemovePod(uid types.UID) *Pod {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.withdrawLocked(uid)
 	return c.removeLocked(uid)
+}
+
+// SetEvicting notes that the pod was told to go, or that this failed.
+func (c *Cache) SetEvicting(uid types.UID, evicting bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.placed[uid]
+	if !ok || p.pod.Evicting == evicting {
+		return
+	}
+	changed := *p.pod
+	changed.Evicting = evicting
+	p.pod = &changed
+	c.removeLocked(uid)
+	c.addLocked(p)
+}
+
+// Nominate notes that the pod waits for room on the node, or has a new object while it does; the empty node changes
+// only a pod that waits already.
+func (c *Cache) Nominate(pod *Pod, node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, ok := c.nominated[pod.UID()]
+	switch {
+	case c.placed[pod.UID()].pod != nil || node == "" && !ok:
+		return
+	case node == "":
+		node = before.node
+	}
+	c.nominated[pod.UID()], c.byNode = nomination{pod, node}, nil
+}
+
+// Withdraw forgets that the pod waits for room on a node.
+func (c *Cache) Withdraw(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.withdrawLocked(uid)
+}
+
+func (c *Cache) withdrawLocked(uid types.UID) {
+	if _, ok := c.nominated[uid]; ok {
+		delete(c.nominated, uid)
+		c.byNode = nil
+	}
+}
+
+// SetBudget notes a disruption budget; a nil one is gone.
+func (c *Cache) SetBudget(name types.NamespacedName, budget *Budget) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inOrder = nil
+	if budget == nil {
+		delete(c.budgets, name)
+		return
+	}
+	c.budgets[name] = budget
 }
 
 // Assume counts the pod on the node before its binding is known.
@@ -157,7 +228,26 @@ func (c *Cache) View() *View {
 		}
 	}
 	clear(c.changed)
-	return &View{Nodes: c.sorted, Namespaces: c.namespaces}
+	if c.byNode == nil {
+		c.byNode = make(map[string][]*Pod, len(c.nominated))
+		for _, n := range c.nominated {
+			c.byNode[n.node] = append(c.byNode[n.node], n.pod)
+		}
+	}
+	if c.inOrder == nil {
+		c.inOrder = make([]*Budget, 0, len(c.budgets))
+		for _, budget := range c.budgets {
+			c.inOrder = append(c.inOrder, budget)
+		}
+	}
+	return &View{Nodes: c.sorted, Namespaces: c.namespaces, Nominated: c.byNode, Budgets: c.inOrder}
+}
+
+// Namespaces are the labels of the namespaces now.
+func (c *Cache) Namespaces() *Namespaces {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.namespaces
 }
 
 func byName(a, b *Node) int {
@@ -185,6 +275,7 @@ func (c *Cache) putLocked(n *Node) {
 }
 
 func (c *Cache) addLocked(p placement) {
+	c.withdrawLocked(p.pod.UID())
 	c.placed[p.pod.UID()] = p
 	n, ok := c.nodes[p.node]
 	if !ok {
@@ -193,10 +284,10 @@ func (c *Cache) addLocked(p placement) {
 	c.putLocked(n.With(p.pod))
 }
 
-func (c *Cache) removeLocked(uid types.UID) bool {
+func (c *Cache) removeLocked(uid types.UID) *Pod {
 	p, ok := c.placed[uid]
 	if !ok {
-		return false
+		return nil
 	}
 	delete(c.placed, uid)
 	if n, ok := c.nodes[p.node]; ok {
@@ -204,5 +295,5 @@ func (c *Cache) removeLocked(uid types.UID) bool {
 			c.putLocked(next)
 		}
 	}
-	return true
+	return p.pod
 }

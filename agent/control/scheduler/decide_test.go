@@ -60,6 +60,12 @@ func TestMessages(t *testing.T) {
 			map[string][]*v1.Pod{"f": {testPod("other", "2", "1Gi")}}, big(nil),
 			"0/1 nodes are available: 1 Insufficient cpu. " +
 				"preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."},
+		{"evicts", []*v1.Node{testNode("f", "3", "4Gi", 10), tainted},
+			map[string][]*v1.Pod{"f": {testPod("other", "2", "1Gi")}}, big(func(p *v1.Pod) { p.Spec.Priority = new(int32(5)) }),
+			"0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s)."},
+		{"evicting is not enough", []*v1.Node{testNode("f", "3", "4Gi", 10)},
+			map[string][]*v1.Pod{"f": {important("vital", "2"), testPod("other", "1", "1Gi")}}, big(func(p *v1.Pod) { p.Spec.Priority = new(int32(5)) }),
+			"0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Insufficient cpu."},
 		{"cordoned, never preempts", []*v1.Node{cordoned}, nil, big(func(p *v1.Pod) { p.Spec.PreemptionPolicy = &never }),
 			"0/1 nodes are available: 1 node(s) were unschedulable. preemption: not eligible due to preemptionPolicy=Never."},
 		{"selector", []*v1.Node{testNode("g", "4", "4Gi", 10)}, nil,
@@ -76,7 +82,7 @@ func TestMessages(t *testing.T) {
 				"preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
 		{"gated", []*v1.Node{testNode("k", "4", "4Gi", 10)}, nil,
 			big(func(p *v1.Pod) { p.Spec.SchedulingGates = []v1.PodSchedulingGate{{Name: "a"}, {Name: "b"}} }),
-			"Scheduling is blocked due to non-empty scheduling gates: [a b]"},
+			"Scheduling is blocked due to non-empty scheduling gates"},
 		{"claim", []*v1.Node{testNode("l", "4", "4Gi", 10)}, nil, big(func(p *v1.Pod) {
 			p.Spec.Volumes = []v1.Volume{{Name: "data", VolumeSource: v1.VolumeSource{
 				PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
@@ -89,6 +95,12 @@ func TestMessages(t *testing.T) {
 			}
 		})
 	}
+}
+
+func important(name, cpu string) *v1.Pod {
+	p := testPod(name, cpu, "")
+	p.Spec.Priority = new(int32(1000))
+	return p
 }
 
 func pinTo(node string) *v1.Affinity {
@@ -154,11 +166,11 @@ func TestQueueWaitsForWhatHelps(t *testing.T) {
 	if now = now.Add(time.Minute); len(q.Pop(now, 1)) != 0 {
 		t.Error("tried again after an event that cannot help")
 	}
-	q.Move(podGone(), now)
+	q.Move(podGone(NewPod(testPod("other", "", "")), nil), now)
 	if refuse() {
 		t.Error("the same reason was told again")
 	}
-	q.Move(podGone(), now)
+	q.Move(podGone(NewPod(testPod("other", "", "")), nil), now)
 	if len(q.Pop(now, 1)) != 0 {
 		t.Error("tried again before its back-off ended")
 	}
@@ -167,7 +179,7 @@ func TestQueueWaitsForWhatHelps(t *testing.T) {
 	}
 	now = now.Add(2 * time.Second)
 	q.Pop(now, 1)
-	q.Move(podGone(), now) // while it is in flight
+	q.Move(podGone(NewPod(testPod("other", "", "")), nil), now) // while it is in flight
 	q.Refused(pod.UID(), &Refusal{Message: "m", Plugins: []string{pluginFit}}, now, time.Hour)
 	if now = now.Add(4 * time.Second); len(q.Pop(now, 1)) != 1 {
 		t.Error("an event during the attempt was lost")
@@ -179,7 +191,7 @@ func TestSpreadsByDefault(t *testing.T) {
 	cache := NewCache()
 	for i, cpu := range []string{"64", "8", "8", "8"} {
 		n := testNode(fmt.Sprintf("n%d", i), cpu, "64Gi", 110)
-		n.Labels = map[string]string{v1.LabelTopologyZone: fmt.Sprint(i % 2)}
+		n.Labels = map[string]string{v1.LabelHostname: n.Name, v1.LabelTopologyZone: fmt.Sprint(i % 2)}
 		cache.SetNode(n)
 	}
 	var pods []*Pod
@@ -213,49 +225,21 @@ func TestAssumptionsExpire(t *testing.T) {
 	}
 }
 
-func benchmarkDecide(b *testing.B, nodes, batch int, shared bool) {
-	cache := NewCache()
-	for i := range nodes {
-		n := testNode(fmt.Sprintf("node-%05d", i), "32", "128Gi", 110)
-		n.Labels = map[string]string{v1.LabelHostname: n.Name, v1.LabelTopologyZone: fmt.Sprint(i % 3)}
-		cache.SetNode(n)
-	}
-	memo, rng := NewMemo(), rand.New(rand.NewPCG(1, 1))
-	made, placed := 0, 0
-	for b.Loop() {
-		pods := make([]*Pod, batch)
-		for i := range pods {
-			p := testPod(fmt.Sprint(made), "100m", "128Mi")
-			if p.Labels = map[string]string{"app": "x"}; !shared {
-				p.Labels["app"] = p.Name
-			}
-			p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", UID: types.UID(p.Labels["app"]), Controller: new(true)}}
-			made++
-			pods[i] = NewPod(p)
-		}
-		for _, d := range Decide(cache.View(), pods, memo, rng) {
-			cache.Assume(d.Pod, d.Node)
-			placed++
-		}
-		if placed > nodes*50 {
-			b.StopTimer()
-			for _, n := range cache.View().Nodes {
-				for _, p := range n.Pods {
-					cache.RemovePod(p.UID())
-				}
-			}
-			placed = 0
-			b.StartTimer()
-		}
-	}
-	b.ReportMetric(float64(made)/b.Elapsed().Seconds(), "pods/s")
+func testNode(name, cpu, memory string, pods int) *v1.Node {
+	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.NodeStatus{Allocatable: v1.ResourceList{
+		v1.ResourceCPU: apiresource.MustParse(cpu), v1.ResourceMemory: apiresource.MustParse(memory),
+		v1.ResourcePods: *apiresource.NewQuantity(int64(pods), apiresource.DecimalSI)}}}
 }
 
-func BenchmarkDecide(b *testing.B) {
-	for _, nodes := range []int{1000, 5000} {
-		for _, batch := range []int{1, 256} {
-			b.Run(fmt.Sprintf("nodes=%d/batch=%d/template", nodes, batch), func(b *testing.B) { benchmarkDecide(b, nodes, batch, true) })
-		}
-		b.Run(fmt.Sprintf("nodes=%d/batch=256/all-different", nodes), func(b *testing.B) { benchmarkDecide(b, nodes, 256, false) })
+func testPod(name, cpu, memory string) *v1.Pod {
+	requests := v1.ResourceList{}
+	if cpu != "" {
+		requests[v1.ResourceCPU] = apiresource.MustParse(cpu)
 	}
+	if memory != "" {
+		requests[v1.ResourceMemory] = apiresource.MustParse(memory)
+	}
+	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)},
+		Spec: v1.PodSpec{SchedulerName: v1.DefaultSchedulerName, Containers: []v1.Container{{Name: "c", Image: "app",
+			Resources: v1.ResourceRequirements{Requests: requests}}}}}
 }

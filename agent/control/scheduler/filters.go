@@ -28,7 +28,7 @@ const (
 	podAffinity
 	podAntiAffinity
 	existingAntiAffinity
-	verdicts // how many there are
+	noVictims // of evicting, not of a filter
 )
 
 // Plugin names, as the scheduler's configuration, metrics and events know them.
@@ -76,6 +76,8 @@ func (v verdict) refusal() refusal {
 		return refusal{"node(s) didn't match pod anti-affinity rules", pluginInterPod, true}
 	case existingAntiAffinity:
 		return refusal{"node(s) didn't satisfy existing pods anti-affinity rules", pluginInterPod, true}
+	case noVictims:
+		return refusal{"No preemption victims found for incoming pod", "", false}
 	default: // resources are worded one by one
 		return refusal{"", pluginFit, true}
 	}
@@ -101,7 +103,7 @@ type constraints struct {
 	preferTolerations []v1.Toleration
 	tolerateCordon    bool
 	relations         relations
-	spreadByDefault   bool
+	images            []string
 	// pinnedTo is the only node that can match, when pinned.
 	pinned   bool
 	pinnedTo string
@@ -113,10 +115,9 @@ func compile(pod *Pod, namespaces map[string]map[string]string) *constraints {
 	c := &constraints{
 		pod:      pod,
 		affinity: nodeaffinity.GetRequiredNodeAffinity(pod.Object),
-		scalars:  slices.Sorted(maps.Keys(pod.Requests.Scalars)),
+		scalars:  scalarNames(pod),
 	}
-	cordon := v1.Taint{Key: v1.TaintNodeUnschedulable, Effect: v1.TaintEffectNoSchedule}
-	c.tolerateCordon = corev1.TolerationsTolerateTaint(klog.Logger{}, spec.Tolerations, &cordon, true)
+	c.tolerateCordon = toleratesCordon(spec.Tolerations)
 	for _, t := range spec.Tolerations {
 		if t.Effect == "" || t.Effect == v1.TaintEffectPreferNoSchedule {
 			c.preferTolerations = append(c.preferTolerations, t)
@@ -130,10 +131,12 @@ func compile(pod *Pod, namespaces map[string]map[string]string) *constraints {
 		}
 	}
 	c.relations = newRelations(pod, namespaces)
-	c.spreadByDefault = pod.Controller != "" && len(spec.TopologySpreadConstraints) == 0
+	c.images = wantedImages(spec)
 	c.pinnedTo, c.pinned = pinned(pod.Object)
 	return c
 }
+
+func scalarNames(pod *Pod) []v1.ResourceName { return slices.Sorted(maps.Keys(pod.Requests.Scalars)) }
 
 // static judges by the node's object alone: valid as long as that object is the same.
 func (c *constraints) static(n *Node) verdict {
@@ -168,19 +171,17 @@ func (c *constraints) tolerates(taints []v1.Taint) bool {
 	return true
 }
 
-// dynamic judges by the pods on the node. short is the mask of the resources that are missing, and never the
-// mask of those that the node would not have even when empty.
-func (c *constraints) dynamic(n *Node) (v verdict, short, never uint64) {
+// dynamic judges by the pods on the node.
+func (c *constraints) dynamic(n *Node) judgement {
 	for _, port := range c.pod.Ports {
 		if slices.ContainsFunc(n.ports, port.conflicts) {
-			return ports, 0, 0
+			return judgement{verdict: ports}
 		}
 	}
-	short, never = c.shortages(n)
-	if short != 0 {
-		return resources, short, never
+	if short, never := c.shortages(n); short != 0 {
+		return judgement{resources, short, never}
 	}
-	return fits, 0, 0
+	return judgement{}
 }
 
 func (c *constraints) shortages(n *Node) (short, never uint64) {

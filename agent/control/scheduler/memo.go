@@ -12,25 +12,16 @@ const MaxMemoClasses = 256
 type Memo struct {
 	classes map[string]*evaluated
 	clock   uint64
+	// run counts the calls of Decide.
+	run     uint64
 	scratch evaluated
+	scan    *scan
 	// namespaces that the classes were compiled with.
 	namespaces *Namespaces
 }
 
-// evaluated is a class and its evaluations, in the order of the view's nodes.
-type evaluated struct {
-	c          *constraints
-	seen       []*Node
-	nodes      []evaluation
-	candidates []candidate
-	// forbidding counts the nodes with pods that want none of the class near them.
-	forbidding int
-	zones      map[string]int32 // numbers
-	used       uint64
-}
-
 // NewMemo makes an empty memo.
-func NewMemo() *Memo { return &Memo{classes: map[string]*evaluated{}} }
+func NewMemo() *Memo { return &Memo{classes: map[string]*evaluated{}, scan: newScan()} }
 
 // class finds or compiles the pod's class.
 func (m *Memo) class(pod *Pod, view *View) *evaluated {

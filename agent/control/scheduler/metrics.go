@@ -21,7 +21,10 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	pending  *prometheus.GaugeVec
 	latency  *prometheus.HistogramVec
-	profile  string
+
+	preemptions prometheus.Counter
+	victims     prometheus.Histogram
+	profile     string
 }
 
 func newMetrics(registry prometheus.Registerer, profile string) (*metrics, error) {
@@ -38,10 +41,14 @@ func newMetrics(registry prometheus.Registerer, profile string) (*metrics, error
 			Help:    "Time from a pod entering the queue to its binding, by attempts.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 20)}, []string{"attempts"}),
 	}
+	m.preemptions = prometheus.NewCounter(prometheus.CounterOpts{Name: "scheduler_preemption_attempts_total",
+		Help: "Pods for which others were evicted."})
+	m.victims = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "scheduler_preemption_victims",
+		Help: "Pods evicted for one.", Buckets: prometheus.ExponentialBuckets(1, 2, 7)})
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.attempts, m.duration, m.pending, m.latency} {
+	for _, c := range []prometheus.Collector{m.attempts, m.duration, m.pending, m.latency, m.preemptions, m.victims} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register scheduler metrics: %w", err)
 		}
@@ -61,8 +68,15 @@ func (m *metrics) bound(attempts int, waited time.Duration) {
 	m.latency.WithLabelValues(strconv.Itoa(min(attempts, maxAttemptsLabel))).Observe(waited.Seconds())
 }
 
-func (m *metrics) queues(active, backoff, unschedulable int) {
-	m.pending.WithLabelValues("active").Set(float64(active))
-	m.pending.WithLabelValues("backoff").Set(float64(backoff))
-	m.pending.WithLabelValues("unschedulable").Set(float64(unschedulable))
+// preempted notes that room was made on a node by evicting that many pods.
+func (m *metrics) preempted(victims int) {
+	m.preemptions.Inc()
+	m.victims.Observe(float64(victims))
+}
+
+func (m *metrics) queues(c Counts) {
+	m.pending.WithLabelValues("active").Set(float64(c.Active))
+	m.pending.WithLabelValues("backoff").Set(float64(c.Backoff))
+	m.pending.WithLabelValues("unschedulable").Set(float64(c.Unschedulable))
+	m.pending.WithLabelValues("gated").Set(float64(c.Gated))
 }

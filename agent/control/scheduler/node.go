@@ -19,8 +19,8 @@ type Node struct {
 	ScoredMilliCPU, ScoredMemoryBytes int64
 	Pods                              []*Pod
 	ports                             []Port
-	// anti are those of Pods that have required anti-affinity.
-	anti []*Pod
+	// related are those of Pods that have affinity terms.
+	related []*Pod
 }
 
 // NewNode makes a node without pods.
@@ -42,11 +42,9 @@ func (n *Node) withObject(object *v1.Node) *Node {
 func (n *Node) With(pod *Pod) *Node {
 	next := n.sum(pod, 1)
 	next.Pods = append(n.Pods[:len(n.Pods):len(n.Pods)], pod)
-	if len(pod.Ports) > 0 {
-		next.ports = append(n.ports[:len(n.ports):len(n.ports)], pod.Ports...)
-	}
-	if len(pod.anti) > 0 {
-		next.anti = append(n.anti[:len(n.anti):len(n.anti)], pod)
+	next.setPorts(pod, 1)
+	if !pod.terms.none() {
+		next.related = append(n.related[:len(n.related):len(n.related)], pod)
 	}
 	return next
 }
@@ -61,22 +59,37 @@ func (n *Node) Without(uid types.UID) (*Node, bool) {
 	pod := n.Pods[at]
 	next := n.sum(pod, -1)
 	next.Pods = slices.Concat(n.Pods[:at], n.Pods[at+1:])
-	if len(pod.Ports) > 0 {
-		next.ports = nil
-		for _, p := range next.Pods {
-			next.ports = append(next.ports, p.Ports...)
-		}
-	}
-	if len(pod.anti) > 0 {
-		next.anti = slices.DeleteFunc(slices.Clone(n.anti), is)
+	next.setPorts(pod, -1)
+	if !pod.terms.none() {
+		next.related = slices.DeleteFunc(slices.Clone(n.related), is)
 	}
 	return next, true
 }
 
+// setPorts adds the pod's host ports to the node, or takes each away once. It changes n, not the slice it had.
+func (n *Node) setPorts(pod *Pod, sign int32) {
+	if len(pod.Ports) == 0 {
+		return
+	}
+	ports := slices.Clone(n.ports)
+	for _, port := range pod.Ports {
+		if sign > 0 {
+			ports = append(ports, port)
+		} else if at := slices.Index(ports, port); at >= 0 {
+			ports = slices.Delete(ports, at, at+1)
+		}
+	}
+	n.ports = ports
+}
+
 func (n *Node) sum(pod *Pod, sign int64) *Node {
 	next := *n
-	next.Requested = n.Requested.plus(pod.Requests, sign)
-	next.ScoredMilliCPU += sign * pod.ScoredMilliCPU
-	next.ScoredMemoryBytes += sign * pod.ScoredMemoryBytes
+	next.add(pod, sign)
 	return &next
+}
+
+func (n *Node) add(pod *Pod, sign int64) {
+	n.Requested = n.Requested.plus(pod.Requests, sign)
+	n.ScoredMilliCPU += sign * pod.ScoredMilliCPU
+	n.ScoredMemoryBytes += sign * pod.ScoredMemoryBytes
 }

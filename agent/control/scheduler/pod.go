@@ -94,8 +94,10 @@ type Pod struct {
 	Class string
 	// Controller that made the pod, if any: pods of one are spread by default.
 	Controller types.UID
-	// anti are the required anti-affinity terms, which also hold against pods that come later.
-	anti []term
+	// Evicting: the pod has been told to go for a more important one.
+	Evicting bool
+	// terms are the affinity terms, which also concern pods that come later.
+	terms terms
 }
 
 // UID of the pod.
@@ -111,7 +113,7 @@ func NewPod(object *v1.Pod) *Pod {
 	options.NonMissingContainerRequests = unsetRequests()
 	scored := NewResources(resource.PodRequests(object, options))
 	p.ScoredMilliCPU, p.ScoredMemoryBytes = scored.MilliCPU, scored.MemoryBytes
-	p.anti = antiAffinityTerms(object)
+	p.terms = newTerms(object)
 	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
 		p.Controller = owner.UID
 	}
@@ -193,6 +195,11 @@ func class(p *Pod) string {
 		text(port.IP)
 		text(string(port.Protocol))
 		number(int64(port.Port))
+	}
+	images := wantedImages(spec)
+	number(int64(len(images)))
+	for _, image := range images {
+		text(image)
 	}
 	return string(appendMessages(b, spec))
 }

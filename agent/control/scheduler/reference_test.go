@@ -1,51 +1,55 @@
 package scheduler
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
-	"testing"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
-	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"pgregory.net/rapid"
 )
 
 // The reference works on plain API objects, one pod and one node at a time, with nothing remembered. It shares
 // no code with the scheduler but the tie break.
 type reference struct {
-	nodes []*v1.Node
-	on    map[string][]*v1.Pod
+	nodes     []*v1.Node
+	on        map[string][]*v1.Pod
+	nominated map[string][]*v1.Pod
+	evicting  map[string]bool // pods by name
+	budgets   []*policyv1.PodDisruptionBudget
+}
+
+// with is the cluster with other pods on one node.
+func (r *reference) with(node string, pods []*v1.Pod) *reference {
+	next := *r
+	next.on = map[string][]*v1.Pod{}
+	for name, others := range r.on {
+		next.on[name] = others
+	}
+	next.on[node] = pods
+	return &next
 }
 
 func (r *reference) place(pod *v1.Pod, rng *rand.Rand) string {
 	var feasible []*v1.Node
 	for _, n := range r.nodes {
-		if r.fits(pod, n) {
-			feasible = append(feasible, n)
+		if !r.feasible(pod, n) {
+			continue
 		}
+		if slices.ContainsFunc(r.nominated[n.Name], func(p *v1.Pod) bool { return p.Name == pod.Name }) {
+			return n.Name
+		}
+		feasible = append(feasible, n)
 	}
 	if len(feasible) == 0 {
 		return ""
 	}
-	var maxSoft, maxPreferred int64
-	for _, n := range feasible {
-		maxSoft, maxPreferred = max(maxSoft, softTaints(pod, n)), max(maxPreferred, preferred(pod, n))
-	}
 	var ties []string
 	best := int64(-1)
 	for _, n := range feasible {
-		score := int64(300)
-		if maxSoft > 0 {
-			score = 3 * (100 - 100*softTaints(pod, n)/maxSoft)
-		}
-		if maxPreferred > 0 {
-			score += 2 * (100 * preferred(pod, n) / maxPreferred)
-		}
-		score += r.free(pod, n) + r.spreadScore(pod, n, feasible)
+		score := r.score(pod, n, feasible)
 		if score > best {
 			best, ties = score, nil
 		}
@@ -56,133 +60,252 @@ func (r *reference) place(pod *v1.Pod, rng *rand.Rand) string {
 	return ties[rng.IntN(len(ties))]
 }
 
-func (r *reference) fits(pod *v1.Pod, n *v1.Node) bool {
-	return r.fitsAlone(pod, n) && r.related(pod, n)
+// before are the pods nominated for a node that are not less important than the pod.
+func (r *reference) before(pod *v1.Pod, node string) (others []*v1.Pod) {
+	for _, p := range r.nominated[node] {
+		if p.Name != pod.Name && priority(p) >= priority(pod) {
+			others = append(others, p)
+		}
+	}
+	return others
 }
 
-// fitsAlone leaves out the pods on other nodes.
-func (r *reference) fitsAlone(pod *v1.Pod, n *v1.Node) bool {
-	if n.Spec.Unschedulable {
-		return false
-	}
-	for _, t := range n.Spec.Taints {
-		if t.Effect != v1.TaintEffectPreferNoSchedule && !tolerated(pod, t) {
-			return false
-		}
-	}
-	for key, value := range pod.Spec.NodeSelector {
-		if n.Labels[key] != value {
-			return false
-		}
-	}
-	used := map[v1.ResourceName]int64{}
-	for _, other := range append(r.on[n.Name], pod) {
-		for name, q := range other.Spec.Containers[0].Resources.Requests {
-			used[name] += q.MilliValue()
-		}
-		if other != pod && other.Spec.Containers[0].Ports != nil && pod.Spec.Containers[0].Ports != nil &&
-			other.Spec.Containers[0].Ports[0].HostPort == pod.Spec.Containers[0].Ports[0].HostPort {
-			return false
-		}
-	}
-	used[v1.ResourcePods] = int64(len(r.on[n.Name])+1) * 1000
-	for name, q := range pod.Spec.Containers[0].Resources.Requests {
-		have := n.Status.Allocatable[name]
-		if !q.IsZero() && used[name] > have.MilliValue() {
-			return false
-		}
-	}
-	have := n.Status.Allocatable[v1.ResourcePods]
-	return used[v1.ResourcePods] <= have.MilliValue()
+func (r *reference) feasible(pod *v1.Pod, n *v1.Node) bool {
+	ok, _ := r.judge(pod, n)
+	return ok
 }
 
-// related checks required anti-affinity both ways, required affinity and hard spread.
-func (r *reference) related(pod *v1.Pod, n *v1.Node) bool {
-	domain := func(key, value string) (pods []*v1.Pod) {
-		for _, other := range r.nodes {
-			if v, ok := other.Labels[key]; ok && v == value {
-				pods = append(pods, r.on[other.Name]...)
-			}
-		}
-		return pods
-	}
-	if t, ok := anti(pod); ok {
-		if value, has := n.Labels[t.TopologyKey]; has && countOf(domain(t.TopologyKey, value), t.LabelSelector) > 0 {
-			return false
+// judge runs the filters in order, and tells whether fewer pods could change what the first that refuses says.
+func (r *reference) judge(pod *v1.Pod, n *v1.Node) (ok, removable bool) {
+	if others := r.before(pod, n.Name); len(others) > 0 {
+		if ok, removable := r.with(n.Name, slices.Concat(r.on[n.Name], others)).filter(pod, n); !ok {
+			return false, removable
 		}
 	}
-	for name, others := range r.on {
-		for _, other := range others {
-			t, ok := anti(other)
-			if !ok || !selects(t.LabelSelector, pod) {
-				continue
-			}
-			value, has := r.node(name).Labels[t.TopologyKey]
-			if mine, ok := n.Labels[t.TopologyKey]; ok && has && mine == value {
-				return false
-			}
-		}
-	}
-	if t, ok := together(pod); ok {
-		value, has := n.Labels[t.TopologyKey]
-		anywhere := 0
-		for _, other := range r.nodes {
-			if _, ok := other.Labels[t.TopologyKey]; ok {
-				anywhere += countOf(r.on[other.Name], t.LabelSelector)
-			}
-		}
-		first := anywhere == 0 && selects(t.LabelSelector, pod)
-		if !has || countOf(domain(t.TopologyKey, value), t.LabelSelector) == 0 && !first {
-			return false
-		}
-	}
-	return r.spreads(pod, n, domain)
+	return r.filter(pod, n)
 }
 
-func (r *reference) spreads(pod *v1.Pod, n *v1.Node, domain func(key, value string) []*v1.Pod) bool {
-	for _, c := range pod.Spec.TopologySpreadConstraints {
-		value, ok := n.Labels[c.TopologyKey]
-		if !ok {
+func (r *reference) filter(pod *v1.Pod, n *v1.Node) (ok, removable bool) {
+	if n.Spec.Unschedulable || !tolerates(pod, n, v1.TaintEffectNoSchedule) || !selected(pod, n) {
+		return false, false
+	}
+	for _, other := range r.on[n.Name] {
+		if mine, theirs := pod.Spec.Containers[0].Ports, other.Spec.Containers[0].Ports; mine != nil && theirs != nil && mine[0].HostPort == theirs[0].HostPort {
+			return false, true
+		}
+	}
+	if ok, possible := r.hasRoom(pod, n); !ok {
+		return false, possible
+	}
+	if ok, labelled := r.spreads(pod, n); !ok {
+		return false, labelled
+	}
+	if !r.together(pod, n) {
+		return false, false
+	}
+	return r.apart(pod, n), true
+}
+
+// hasRoom tells whether the node has the resources, and whether it would have them when empty.
+func (r *reference) hasRoom(pod *v1.Pod, n *v1.Node) (ok, possible bool) {
+	ok, possible = true, true
+	ask := func(p *v1.Pod, name v1.ResourceName) int64 {
+		if name == v1.ResourcePods {
+			return 1000
+		}
+		q := p.Spec.Containers[0].Resources.Requests[name]
+		return q.MilliValue()
+	}
+	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourcePods, gpu} {
+		q := n.Status.Allocatable[name]
+		have, wanted, used := q.MilliValue(), ask(pod, name), int64(0)
+		for _, other := range r.on[n.Name] {
+			used += ask(other, name)
+		}
+		if wanted > 0 && wanted > have-used {
+			ok, possible = false, possible && wanted <= have
+		}
+	}
+	return ok, possible
+}
+
+// domain are the pods on nodes with the same value of the label.
+func (r *reference) domain(n *v1.Node, key string, of func(*v1.Node) bool) (pods []*v1.Pod) {
+	value, ok := n.Labels[key]
+	for _, other := range r.nodes {
+		if v, has := other.Labels[key]; ok && has && v == value && (of == nil || of(other)) {
+			pods = append(pods, r.on[other.Name]...)
+		}
+	}
+	return pods
+}
+
+// apart checks required anti-affinity both ways.
+func (r *reference) apart(pod *v1.Pod, n *v1.Node) bool {
+	for _, t := range antiTerms(pod) {
+		if countOf(r.domain(n, t.TopologyKey, nil), t.LabelSelector) > 0 {
 			return false
 		}
-		lowest := 1 << 30
-		for _, other := range r.nodes {
-			v, ok := other.Labels[c.TopologyKey]
-			if !ok || !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(other.Labels)) {
-				continue
+	}
+	for _, other := range r.nodes {
+		for _, p := range r.on[other.Name] {
+			for _, t := range antiTerms(p) {
+				if same(n, other, t.TopologyKey) && selects(t.LabelSelector, pod) {
+					return false
+				}
 			}
-			lowest = min(lowest, r.eligible(pod, domain(c.TopologyKey, v), c.LabelSelector))
-		}
-		here := r.eligible(pod, domain(c.TopologyKey, value), c.LabelSelector)
-		if selects(c.LabelSelector, pod) {
-			here++
-		}
-		if here-lowest > int(c.MaxSkew) {
-			return false
 		}
 	}
 	return true
 }
 
-// eligible counts the pods on nodes that the incoming pod's node selector admits.
-func (r *reference) eligible(pod *v1.Pod, others []*v1.Pod, s *metav1.LabelSelector) int {
-	count := 0
-	for _, other := range others {
-		node := r.node(other.Spec.NodeName)
-		if labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(node.Labels)) && selects(s, other) {
+// together checks required affinity: pods count that match all terms.
+func (r *reference) together(pod *v1.Pod, n *v1.Node) bool {
+	terms := affinityTerms(pod)
+	all := func(p *v1.Pod) bool {
+		return !slices.ContainsFunc(terms, func(t v1.PodAffinityTerm) bool { return !selects(t.LabelSelector, p) })
+	}
+	present, anywhere := true, false
+	for _, t := range terms {
+		if _, ok := n.Labels[t.TopologyKey]; !ok {
+			return false
+		}
+		present = present && slices.ContainsFunc(r.domain(n, t.TopologyKey, nil), all)
+		for _, other := range r.nodes {
+			if _, ok := other.Labels[t.TopologyKey]; ok && slices.ContainsFunc(r.on[other.Name], all) {
+				anywhere = true
+			}
+		}
+	}
+	return present || !anywhere && all(pod)
+}
+
+// takesPart tells whether the node counts for a spread constraint.
+func takesPart(pod *v1.Pod, c v1.TopologySpreadConstraint, n *v1.Node) bool {
+	for _, other := range pod.Spec.TopologySpreadConstraints {
+		if _, ok := n.Labels[other.TopologyKey]; !ok && other.WhenUnsatisfiable == c.WhenUnsatisfiable {
+			return false
+		}
+	}
+	if (c.NodeAffinityPolicy == nil || *c.NodeAffinityPolicy == v1.NodeInclusionPolicyHonor) && !selected(pod, n) {
+		return false
+	}
+	return c.NodeTaintsPolicy == nil || *c.NodeTaintsPolicy == v1.NodeInclusionPolicyIgnore || tolerates(pod, n, v1.TaintEffectNoSchedule)
+}
+
+// counted are the pods that a constraint counts in the node's domain.
+func (r *reference) counted(pod *v1.Pod, c v1.TopologySpreadConstraint, n *v1.Node) (count int) {
+	for _, p := range r.domain(n, c.TopologyKey, func(o *v1.Node) bool { return takesPart(pod, c, o) }) {
+		if countsFor(pod, c, p) {
 			count++
 		}
 	}
 	return count
 }
 
-func (r *reference) node(name string) *v1.Node {
-	for _, n := range r.nodes {
-		if n.Name == name {
-			return n
+func countsFor(pod *v1.Pod, c v1.TopologySpreadConstraint, p *v1.Pod) bool {
+	for _, key := range c.MatchLabelKeys {
+		if value, ok := pod.Labels[key]; ok && p.Labels[key] != value {
+			return false
 		}
 	}
-	return nil
+	return p.DeletionTimestamp == nil && selects(c.LabelSelector, p)
+}
+
+// spreads checks the hard constraints, and says whether the node has their labels.
+func (r *reference) spreads(pod *v1.Pod, n *v1.Node) (ok, labelled bool) {
+	for _, c := range pod.Spec.TopologySpreadConstraints {
+		if c.WhenUnsatisfiable != v1.DoNotSchedule {
+			continue
+		}
+		if _, ok := n.Labels[c.TopologyKey]; !ok {
+			return false, false
+		}
+		lowest, domains := math.MaxInt, map[string]bool{}
+		for _, other := range r.nodes {
+			if takesPart(pod, c, other) {
+				domains[other.Labels[c.TopologyKey]] = true
+				lowest = min(lowest, r.counted(pod, c, other))
+			}
+		}
+		if len(domains) == 0 || c.MinDomains != nil && len(domains) < int(*c.MinDomains) {
+			lowest = 0
+		}
+		here := r.counted(pod, c, n)
+		if selects(c.LabelSelector, pod) {
+			here++
+		}
+		if here-lowest > int(c.MaxSkew) {
+			return false, true
+		}
+	}
+	return true, true
+}
+
+// score is the weighted sum of all scores.
+func (r *reference) score(pod *v1.Pod, n *v1.Node, feasible []*v1.Node) int64 {
+	var maxSoft, maxPreferred int64
+	low, high := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, other := range feasible {
+		maxSoft, maxPreferred = max(maxSoft, softTaints(pod, other)), max(maxPreferred, preferred(pod, other))
+		low, high = min(low, r.attraction(pod, other)), max(high, r.attraction(pod, other))
+	}
+	score := int64(300)
+	if maxSoft > 0 {
+		score = 3 * (100 - 100*softTaints(pod, n)/maxSoft)
+	}
+	if maxPreferred > 0 {
+		score += 2 * (100 * preferred(pod, n) / maxPreferred)
+	}
+	if high > low {
+		score += 2 * int64(100*(float64(r.attraction(pod, n)-low)/float64(high-low)))
+	}
+	return score + r.free(pod, n) + r.images(pod, n) + r.spreadScore(pod, n, feasible)
+}
+
+// attraction sums the weights of preferred terms, the pod's and those of others that mean it.
+func (r *reference) attraction(pod *v1.Pod, n *v1.Node) (sum int64) {
+	for _, other := range r.nodes {
+		for _, p := range r.on[other.Name] {
+			for _, t := range weighted(pod) {
+				if same(n, other, t.PodAffinityTerm.TopologyKey) && selects(t.PodAffinityTerm.LabelSelector, p) {
+					sum += int64(t.Weight)
+				}
+			}
+			for _, t := range weighted(p) {
+				if same(n, other, t.PodAffinityTerm.TopologyKey) && selects(t.PodAffinityTerm.LabelSelector, pod) {
+					sum += int64(t.Weight)
+				}
+			}
+			for _, t := range affinityTerms(p) {
+				if same(n, other, t.TopologyKey) && selects(t.LabelSelector, pod) {
+					sum++
+				}
+			}
+		}
+	}
+	return sum
+}
+
+func (r *reference) images(pod *v1.Pod, n *v1.Node) int64 {
+	has := func(n *v1.Node) (size int64, ok bool) {
+		for _, image := range n.Status.Images {
+			if image.Names[0] == pod.Spec.Containers[0].Image+":latest" {
+				return image.SizeBytes, true
+			}
+		}
+		return 0, false
+	}
+	size, _ := has(n)
+	holders := 0
+	for _, other := range r.nodes {
+		if _, ok := has(other); ok {
+			holders++
+		}
+	}
+	const mega = 1 << 20
+	scaled := min(max(int64(float64(size)*(float64(holders)/float64(len(r.nodes)))), 23*mega), 1000*mega)
+	return 100 * (scaled - 23*mega) / (977 * mega)
 }
 
 func (r *reference) free(pod *v1.Pod, n *v1.Node) int64 {
@@ -203,7 +326,7 @@ func (r *reference) free(pod *v1.Pod, n *v1.Node) int64 {
 			have = q.MilliValue()
 		}
 		var asked, counted int64
-		for _, p := range append(r.on[n.Name], pod) {
+		for _, p := range slices.Concat(r.on[n.Name], []*v1.Pod{pod}) {
 			a, c := ask(p, name, unset)
 			asked, counted = asked+a, counted+c
 		}
@@ -215,73 +338,96 @@ func (r *reference) free(pod *v1.Pod, n *v1.Node) int64 {
 	cpuLeft, cpu := share(v1.ResourceCPU, 100)
 	memoryLeft, memory := share(v1.ResourceMemory, 200<<20)
 	score := (cpuLeft + memoryLeft) / 2
-	if len(pod.Spec.Containers[0].Resources.Requests) > 0 {
+	requests := pod.Spec.Containers[0].Resources.Requests
+	if _, ok := requests[v1.ResourceCPU]; ok || !requests.Memory().IsZero() {
 		score += int64((1 - max(cpu-memory, memory-cpu)/2) * 100)
 	}
 	return score
 }
 
-// spreadScore is the built-in spreading over hosts and zones of pods with one controller.
+// spreadScore is the score of the soft constraints: the pod's own, or the built-in ones over hosts and zones of pods
+// with one controller, for which a node without the label is not left out.
 func (r *reference) spreadScore(pod *v1.Pod, n *v1.Node, feasible []*v1.Node) int64 {
-	if len(pod.OwnerReferences) == 0 || len(pod.Spec.TopologySpreadConstraints) > 0 {
+	var soft []v1.TopologySpreadConstraint
+	for _, c := range pod.Spec.TopologySpreadConstraints {
+		if c.WhenUnsatisfiable == v1.ScheduleAnyway {
+			soft = append(soft, c)
+		}
+	}
+	builtIn := len(pod.Spec.TopologySpreadConstraints) == 0 && len(pod.OwnerReferences) > 0
+	if builtIn {
+		mates := &metav1.LabelSelector{MatchLabels: map[string]string{"app": pod.Labels["app"], "controlled": "yes"}}
+		soft = []v1.TopologySpreadConstraint{
+			{MaxSkew: 3, TopologyKey: v1.LabelHostname, LabelSelector: mates}, {MaxSkew: 5, TopologyKey: v1.LabelTopologyZone, LabelSelector: mates}}
+	}
+	ignored := func(n *v1.Node) bool {
+		return !builtIn && slices.ContainsFunc(soft, func(c v1.TopologySpreadConstraint) bool { _, ok := n.Labels[c.TopologyKey]; return !ok })
+	}
+	if len(soft) == 0 || ignored(n) {
 		return 0
 	}
-	mates := func(in func(*v1.Node) bool) (count int) {
-		for _, other := range r.nodes {
-			for _, p := range r.on[other.Name] {
-				if in(other) && len(p.OwnerReferences) > 0 && p.OwnerReferences[0].UID == pod.OwnerReferences[0].UID {
+	crowd := func(n *v1.Node) int64 {
+		var sum float64
+		for _, c := range soft {
+			values, count := map[string]bool{}, 0
+			for _, other := range feasible {
+				if !ignored(other) {
+					values[other.Labels[c.TopologyKey]] = true
 					count++
 				}
 			}
-		}
-		return count
-	}
-	if mates(func(*v1.Node) bool { return true }) == 0 {
-		return 0
-	}
-	zones, hosts := map[string]bool{}, 0
-	for _, other := range r.nodes {
-		if zone, ok := other.Labels[v1.LabelTopologyZone]; ok {
-			zones[zone] = true
-		}
-		if r.fitsAlone(pod, other) {
-			hosts++
-		}
-	}
-	crowd := func(n *v1.Node) int64 {
-		sum := float64(mates(func(o *v1.Node) bool { return o == n }))*math.Log(float64(hosts+2)) + 2
-		if zone, ok := n.Labels[v1.LabelTopologyZone]; ok {
-			sum += float64(mates(func(o *v1.Node) bool { return o.Labels[v1.LabelTopologyZone] == zone }))*math.Log(float64(len(zones)+2)) + 4
+			if _, ok := n.Labels[c.TopologyKey]; !ok {
+				continue
+			}
+			size, pods := len(values), r.counted(pod, c, n)
+			if c.TopologyKey == v1.LabelHostname {
+				size, pods = count, 0
+				for _, p := range r.on[n.Name] {
+					if countsFor(pod, c, p) {
+						pods++
+					}
+				}
+			}
+			sum += float64(pods)*math.Log(float64(size+2)) + float64(c.MaxSkew-1)
 		}
 		return int64(math.Round(sum))
 	}
-	lowest, highest := int64(1<<40), int64(0)
+	lowest, highest := int64(math.MaxInt64), int64(0)
 	for _, other := range feasible {
-		lowest, highest = min(lowest, crowd(other)), max(highest, crowd(other))
-	}
-	return 2 * (100 * (highest + lowest - crowd(n)) / max(1, highest))
-}
-
-func tolerated(pod *v1.Pod, t v1.Taint) bool {
-	for _, tol := range pod.Spec.Tolerations {
-		if tol.Key == t.Key && (tol.Effect == "" || tol.Effect == t.Effect) {
-			return true
+		if !ignored(other) {
+			lowest, highest = min(lowest, crowd(other)), max(highest, crowd(other))
 		}
 	}
-	return false
+	if highest == 0 {
+		return 200
+	}
+	return 2 * (100 * (highest + lowest - crowd(n)) / highest)
 }
 
-func softTaints(pod *v1.Pod, n *v1.Node) (count int64) {
-	for _, t := range n.Spec.Taints {
-		if t.Effect == v1.TaintEffectPreferNoSchedule && !tolerated(pod, t) {
-			count++
-		}
+const gpu v1.ResourceName = "example.com/gpu"
+
+func priority(pod *v1.Pod) int32 { return *pod.Spec.Priority }
+
+// selected checks the node selector, the only required node affinity that is drawn.
+func selected(pod *v1.Pod, n *v1.Node) bool {
+	return labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(n.Labels))
+}
+
+func tolerates(pod *v1.Pod, n *v1.Node, effect v1.TaintEffect) bool {
+	return !slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool {
+		return t.Effect == effect && !slices.ContainsFunc(pod.Spec.Tolerations, func(tol v1.Toleration) bool { return tol.Key == t.Key })
+	})
+}
+
+func softTaints(pod *v1.Pod, n *v1.Node) int64 {
+	if tolerates(pod, n, v1.TaintEffectPreferNoSchedule) {
+		return 0
 	}
-	return count
+	return 1
 }
 
 func preferred(pod *v1.Pod, n *v1.Node) (sum int64) {
-	if pod.Spec.Affinity == nil || pod.Spec.Affinity.NodeAffinity == nil {
+	if pod.Spec.Affinity.NodeAffinity == nil {
 		return 0
 	}
 	for _, t := range pod.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
@@ -292,18 +438,28 @@ func preferred(pod *v1.Pod, n *v1.Node) (sum int64) {
 	return sum
 }
 
-func anti(pod *v1.Pod) (v1.PodAffinityTerm, bool) {
-	if pod.Spec.Affinity == nil || pod.Spec.Affinity.PodAntiAffinity == nil {
-		return v1.PodAffinityTerm{}, false
-	}
-	return pod.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0], true
+func antiTerms(pod *v1.Pod) []v1.PodAffinityTerm {
+	return pod.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 }
 
-func together(pod *v1.Pod) (v1.PodAffinityTerm, bool) {
-	if pod.Spec.Affinity == nil || pod.Spec.Affinity.PodAffinity == nil {
-		return v1.PodAffinityTerm{}, false
+func affinityTerms(pod *v1.Pod) []v1.PodAffinityTerm {
+	return pod.Spec.Affinity.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+}
+
+// weighted are the preferred terms, those of anti-affinity with negative weights.
+func weighted(pod *v1.Pod) []v1.WeightedPodAffinityTerm {
+	all := slices.Clone(pod.Spec.Affinity.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	for _, t := range pod.Spec.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
+		t.Weight = -t.Weight
+		all = append(all, t)
 	}
-	return pod.Spec.Affinity.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0], true
+	return all
+}
+
+func same(a, b *v1.Node, key string) bool {
+	x, ok := a.Labels[key]
+	y, has := b.Labels[key]
+	return ok && has && x == y
 }
 
 func selects(s *metav1.LabelSelector, pod *v1.Pod) bool {
@@ -317,135 +473,4 @@ func countOf(pods []*v1.Pod, s *metav1.LabelSelector) (count int) {
 		}
 	}
 	return count
-}
-
-func drawNodes(t *rapid.T) []*v1.Node {
-	nodes := make([]*v1.Node, rapid.IntRange(1, 7).Draw(t, "nodes"))
-	for i := range nodes {
-		name := fmt.Sprintf("n%d", i)
-		n := testNode(name, rapid.SampledFrom([]string{"1", "2", "4"}).Draw(t, "cpu"),
-			rapid.SampledFrom([]string{"1Gi", "4Gi"}).Draw(t, "memory"), rapid.IntRange(1, 8).Draw(t, "pods"))
-		n.Labels = map[string]string{v1.LabelHostname: name}
-		if zone := rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "zone"); zone != "" {
-			n.Labels[v1.LabelTopologyZone] = zone
-		}
-		n.Spec.Unschedulable = rapid.IntRange(0, 9).Draw(t, "cordon") == 0
-		for _, effect := range []v1.TaintEffect{v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule} {
-			if rapid.IntRange(0, 3).Draw(t, "taint") == 0 {
-				key := rapid.SampledFrom([]string{"gpu", "spot"}).Draw(t, "key")
-				n.Spec.Taints = append(n.Spec.Taints, v1.Taint{Key: key, Effect: effect})
-			}
-		}
-		nodes[i] = n
-	}
-	return nodes
-}
-
-func drawTemplate(t *rapid.T) *v1.Pod {
-	pod := testPod("", rapid.SampledFrom([]string{"", "100m", "500m", "1500m"}).Draw(t, "cpu"),
-		rapid.SampledFrom([]string{"", "64Mi", "1Gi"}).Draw(t, "memory"))
-	pod.Labels = map[string]string{"app": rapid.SampledFrom([]string{"x", "y"}).Draw(t, "app")}
-	other := &metav1.LabelSelector{MatchLabels: map[string]string{"app": rapid.SampledFrom([]string{"x", "y"}).Draw(t, "other")}}
-	key := rapid.SampledFrom([]string{v1.LabelTopologyZone, v1.LabelHostname}).Draw(t, "topology")
-	pod.Spec.Affinity = &v1.Affinity{}
-	terms := []v1.PodAffinityTerm{{TopologyKey: key, LabelSelector: other}}
-	switch rapid.IntRange(0, 7).Draw(t, "relation") {
-	case 0:
-		pod.Spec.Affinity.PodAntiAffinity = &v1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}
-	case 1:
-		pod.Spec.Affinity.PodAffinity = &v1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}
-	case 2:
-		pod.Spec.TopologySpreadConstraints = []v1.TopologySpreadConstraint{{TopologyKey: key, LabelSelector: other,
-			MaxSkew: rapid.Int32Range(1, 2).Draw(t, "skew"), WhenUnsatisfiable: v1.DoNotSchedule}}
-	}
-	if rapid.IntRange(0, 3).Draw(t, "prefer") == 0 {
-		pod.Spec.Affinity.NodeAffinity = &v1.NodeAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []v1.PreferredSchedulingTerm{
-			{Weight: 3, Preference: v1.NodeSelectorTerm{MatchExpressions: []v1.NodeSelectorRequirement{
-				{Key: v1.LabelTopologyZone, Operator: v1.NodeSelectorOpIn, Values: []string{"a"}}}}}}}
-	}
-	if rapid.IntRange(0, 4).Draw(t, "select") == 0 {
-		pod.Spec.NodeSelector = map[string]string{v1.LabelTopologyZone: "b"}
-	}
-	if rapid.IntRange(0, 2).Draw(t, "tolerate") == 0 {
-		pod.Spec.Tolerations = []v1.Toleration{{Key: "gpu", Operator: v1.TolerationOpExists}}
-	}
-	if rapid.Bool().Draw(t, "controlled") {
-		yes := true
-		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "rs", UID: types.UID(pod.Labels["app"]), Controller: &yes}}
-	}
-	if rapid.IntRange(0, 5).Draw(t, "port") == 0 {
-		pod.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: 80}}
-	}
-	return pod
-}
-
-// TestDecideEqualsReference: whatever was remembered, every decision is the one that a naive scheduler makes.
-func TestDecideEqualsReference(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		nodes := drawNodes(t)
-		ref := &reference{nodes: nodes, on: map[string][]*v1.Pod{}}
-		cache, memo := NewCache(), NewMemo()
-		for _, n := range nodes {
-			cache.SetNode(n)
-		}
-		templates := make([]*v1.Pod, rapid.IntRange(1, 3).Draw(t, "templates"))
-		for i := range templates {
-			templates[i] = drawTemplate(t)
-		}
-		seed := rapid.Uint64().Draw(t, "seed")
-		ours, theirs := rand.New(rand.NewPCG(seed, 0)), rand.New(rand.NewPCG(seed, 0))
-		count := 0
-		for range rapid.IntRange(1, 5).Draw(t, "batches") {
-			var batch []*Pod
-			for range rapid.IntRange(1, 5).Draw(t, "batch") {
-				pod := rapid.SampledFrom(templates).Draw(t, "template").DeepCopy()
-				pod.Name, count = fmt.Sprintf("p%d", count), count+1
-				pod.UID = types.UID(pod.Name)
-				batch = append(batch, NewPod(pod))
-			}
-			for _, d := range Decide(cache.View(), batch, memo, ours) {
-				want := ref.place(d.Pod.Object, theirs)
-				if d.Node != want {
-					t.Fatalf("pod %s: placed on %q, reference says %q (%+v)", d.Pod.Object.Name, d.Node, want, d.Refused)
-				}
-				if want != "" {
-					cache.Assume(d.Pod, want)
-					placed := d.Pod.Object.DeepCopy()
-					placed.Spec.NodeName = want
-					ref.on[want] = append(ref.on[want], placed)
-				}
-			}
-			leave(t, ref, cache)
-		}
-	})
-}
-
-// leave lets a random pod end.
-func leave(t *rapid.T, ref *reference, cache *Cache) {
-	for _, n := range ref.nodes {
-		if pods := ref.on[n.Name]; len(pods) > 0 && rapid.Bool().Draw(t, "leave") {
-			cache.RemovePod(pods[0].UID)
-			ref.on[n.Name] = pods[1:]
-			return
-		}
-	}
-}
-
-func testNode(name, cpu, memory string, pods int) *v1.Node {
-	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.NodeStatus{Allocatable: v1.ResourceList{
-		v1.ResourceCPU: apiresource.MustParse(cpu), v1.ResourceMemory: apiresource.MustParse(memory),
-		v1.ResourcePods: *apiresource.NewQuantity(int64(pods), apiresource.DecimalSI)}}}
-}
-
-func testPod(name, cpu, memory string) *v1.Pod {
-	requests := v1.ResourceList{}
-	if cpu != "" {
-		requests[v1.ResourceCPU] = apiresource.MustParse(cpu)
-	}
-	if memory != "" {
-		requests[v1.ResourceMemory] = apiresource.MustParse(memory)
-	}
-	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)},
-		Spec: v1.PodSpec{SchedulerName: v1.DefaultSchedulerName, Containers: []v1.Container{{Name: "c", Image: "app",
-			Resources: v1.ResourceRequirements{Requests: requests}}}}}
 }

@@ -1,197 +1,299 @@
 package scheduler
 
-import (
-	"math"
+import v1 "k8s.io/api/core/v1"
 
-	v1 "k8s.io/api/core/v1"
-)
-
-// domain is one value of a topology label.
-type domain struct{ key, value string }
-
-// related is the state of all nodes' tallies at one moment, summed up by topology domain.
+// related counts, by topology domain, the pods that a class cares about and those that care about it. It is kept up
+// node by node: what one node adds is its [tally].
 type related struct {
-	c *constraints
-	// sums are by the same index as tally.counts.
-	sums      []map[string]int64
-	any       bool // some pod matches some required term
-	forbidden map[domain]bool
-	// least is the smallest count of any eligible domain, for each hard spread term.
-	least []int64
-	// hardKeys and softKeys: how many different domains each spread term has.
-	softDomains []int
+	c          *constraints
+	topologies []topology
+	nodes      int
+	// required are the pods that match all required affinity terms, in the domains of each term; matched is how many
+	// there are on nodes with a label of any.
+	required []domainSums
+	matched  int64
+	anti     []domainSums
+	// spread are the hard constraints and then the soft ones.
+	spread []spreading
+	// pulls are the weights of preferred terms, own and others'; forbids the pods that want none of the class near.
+	// Both by topology.
+	pulls, forbids []domainSums
+	// pulling and forbidding count the contributions: 0 spares the look.
+	pulling, forbidding int64
 }
 
-// relate sums up; it returns nil when no pod relation matters to the class.
-func (e *evaluated) relate(nodes []*Node) *related {
-	if e.forbidding == 0 && e.c.relations.empty() {
-		return nil
+// tally is what the pods of one node, or some of them, are to a class.
+type tally struct {
+	matching int64
+	// counts are the pods that match each of the anti-affinity terms, and then each spread constraint.
+	counts         []int32
+	pulls, forbids []pull
+}
+
+// pull is an amount within the node's domain of a topology.
+type pull struct {
+	topology int
+	amount   int64
+}
+
+func newRelated(c *constraints, nodes int) *related {
+	r := &related{c: c, nodes: nodes}
+	rel := &c.relations
+	for i := range rel.required {
+		r.required = append(r.required, domainSums{topology: r.topology(rel.required[i].key)})
 	}
-	r := &related{c: e.c, forbidden: map[domain]bool{}}
-	for i := range e.nodes {
-		for _, key := range e.nodes[i].tally.forbids {
-			if value, ok := topology(nodes[i], key); ok {
-				r.forbidden[domain{key, value}] = true
-			}
+	for i := range rel.anti {
+		r.anti = append(r.anti, domainSums{topology: r.topology(rel.anti[i].key)})
+	}
+	for _, terms := range [][]spreadTerm{rel.hard, rel.soft} {
+		for i := range terms {
+			at := r.topology(terms[i].key)
+			r.spread = append(r.spread, spreading{term: &terms[i], domainSums: domainSums{topology: at},
+				own: make([]int32, nodes), takes: make([]bool, nodes)})
 		}
-	}
-	if !e.c.relations.empty() {
-		r.sum(nodes, e.nodes)
 	}
 	return r
 }
 
-func (r *related) sum(nodes []*Node, evaluations []evaluation) {
-	rel := &r.c.relations
-	at := 0
-	add := func(t *term, eligible func(i int) bool) map[string]int64 {
-		sums := map[string]int64{}
-		for i, n := range nodes {
-			if value, ok := topology(n, t.key); ok && eligible(i) {
-				sums[value] += int64(evaluations[i].tally.counts[at])
+// topology finds the topology of a key or adds one, on which no node is placed yet.
+func (r *related) topology(key string) int {
+	for i := range r.topologies {
+		if r.topologies[i].key == key {
+			return i
+		}
+	}
+	of := make([]int32, r.nodes)
+	for i := range of {
+		of[i] = none
+	}
+	r.topologies = append(r.topologies, topology{key: key, numbers: map[string]int32{}, of: of})
+	r.pulls = append(r.pulls, domainSums{topology: len(r.topologies) - 1})
+	r.forbids = append(r.forbids, domainSums{topology: len(r.topologies) - 1})
+	return len(r.topologies) - 1
+}
+
+func (r *related) domain(topology, i int) int32 { return r.topologies[topology].of[i] }
+
+// hard and soft are the two kinds of spread constraints.
+func (r *related) hard() []spreading { return r.spread[:len(r.c.relations.hard)] }
+func (r *related) soft() []spreading { return r.spread[len(r.c.relations.hard):] }
+
+// leave takes the node out of the spreads.
+func (r *related) leave(i int) {
+	for k := range r.spread {
+		if s := &r.spread[k]; s.takes[i] {
+			s.takes[i] = false
+			s.join(r.domain(s.topology, i), false)
+		}
+	}
+}
+
+// place puts the node, whose tally is not counted, into its domains.
+func (r *related) place(i int, object *v1.Node) {
+	r.leave(i)
+	for k := range r.topologies {
+		r.topologies[k].place(i, object)
+	}
+	if object == nil || len(r.spread) == 0 {
+		return
+	}
+	ok, err := r.c.affinity.Match(object)
+	wanted, tolerated := ok && err == nil, r.c.tolerates(object.Spec.Taints)
+	for _, group := range [][]spreading{r.hard(), r.soft()} {
+		if !r.labelled(group, i) {
+			continue
+		}
+		for k := range group {
+			s := &group[k]
+			if r.domain(s.topology, i) != none && (wanted || !s.term.honorAffinity) && (tolerated || !s.term.honorTaints) {
+				s.takes[i] = true
+				s.join(r.domain(s.topology, i), true)
 			}
 		}
-		at++
-		r.sums = append(r.sums, sums)
-		return sums
-	}
-	all := func(int) bool { return true }
-	for i := range rel.required {
-		for _, n := range add(&rel.required[i], all) {
-			r.any = r.any || n > 0
-		}
-	}
-	for i := range rel.anti {
-		add(&rel.anti[i], all)
-	}
-	for i := range rel.preferred {
-		add(&rel.preferred[i], all)
-	}
-	for i := range rel.hard {
-		t := &rel.hard[i]
-		r.least = append(r.least, least(t, add(&t.term, func(i int) bool { return r.spreads(t, rel.hard, nodes[i]) })))
-	}
-	for i := range rel.soft {
-		t := &rel.soft[i]
-		r.softDomains = append(r.softDomains, len(add(&t.term, func(i int) bool { return r.spreads(t, rel.soft, nodes[i]) })))
 	}
 }
 
-// spreads tells whether the node is part of the spread: it has the topology labels of all constraints, and the
-// pod may go there as far as the constraint cares.
-func (r *related) spreads(t *spreadTerm, all []spreadTerm, n *Node) bool {
-	for i := range all {
-		if _, ok := topology(n, all[i].key); !ok {
+// labelled tells whether the node has the labels that all constraints of the group want.
+func (r *related) labelled(group []spreading, i int) bool {
+	if r.c.relations.byDefault {
+		return true
+	}
+	for k := range group {
+		if r.domain(group[k].topology, i) == none {
 			return false
 		}
 	}
-	if t.honorAffinity {
-		if ok, err := r.c.affinity.Match(n.Object); err != nil || !ok {
-			return false
+	return true
+}
+
+// reset empties a tally for pods of this class.
+func (r *related) reset(t *tally) {
+	t.matching, t.pulls, t.forbids = 0, t.pulls[:0], t.forbids[:0]
+	if t.counts == nil {
+		t.counts = make([]int32, len(r.anti)+len(r.spread))
+	}
+	clear(t.counts)
+}
+
+// take notes a pod in a tally, or takes it out of it.
+func (r *related) take(t *tally, p *Pod, sign int32, nodes []*Node) {
+	rel := &r.c.relations
+	if len(rel.required) > 0 && matchesAll(rel.required, p.Object, rel.namespaces) {
+		t.matching += int64(sign)
+	}
+	for k := range rel.anti {
+		if rel.anti[k].matches(p.Object, rel.namespaces) {
+			t.counts[k] += sign
 		}
 	}
-	return !t.honorTaints || r.c.tolerates(n.Object.Spec.Taints)
+	for k := range r.spread {
+		if r.spread[k].term.counts(p) {
+			t.counts[len(r.anti)+k] += sign
+		}
+	}
+	for k := range rel.preferred {
+		if own := &rel.preferred[k]; own.matches(p.Object, rel.namespaces) {
+			t.pulls = r.pull(t.pulls, own.key, int64(sign)*own.weight, nodes)
+		}
+	}
+	if p.terms.none() {
+		return
+	}
+	of := func(pulls []pull, theirs []term, weigh func(*term) int64) []pull {
+		for k := range theirs {
+			if theirs[k].matches(r.c.pod.Object, rel.namespaces) {
+				pulls = r.pull(pulls, theirs[k].key, int64(sign)*weigh(&theirs[k]), nodes)
+			}
+		}
+		return pulls
+	}
+	t.pulls = of(t.pulls, p.terms.required, func(*term) int64 { return requiredTermWeight })
+	t.pulls = of(t.pulls, p.terms.preferred, func(theirs *term) int64 { return theirs.weight })
+	t.forbids = of(t.forbids, p.terms.anti, func(*term) int64 { return 1 })
 }
 
-func least(t *spreadTerm, sums map[string]int64) int64 {
-	if int64(len(sums)) < t.minDomains {
-		return 0
+// pull adds an amount to what pulls or forbids within a topology.
+func (r *related) pull(pulls []pull, key string, amount int64, nodes []*Node) []pull {
+	known := len(r.topologies)
+	at := r.topology(key)
+	if at == known { // the first to name this topology: place the nodes seen so far
+		for i, n := range nodes {
+			if n != nil {
+				r.topologies[at].place(i, n.Object)
+			}
+		}
 	}
-	lowest := int64(math.MaxInt64)
-	for _, n := range sums {
-		lowest = min(lowest, n)
+	for i := range pulls {
+		if pulls[i].topology == at {
+			pulls[i].amount += amount
+			return pulls
+		}
 	}
-	if lowest == math.MaxInt64 {
-		return 0
-	}
-	return lowest
+	return append(pulls, pull{at, amount})
 }
 
-func topology(n *Node, key string) (string, bool) {
-	if n.Object == nil {
-		return "", false
+// apply counts a tally of the node's pods, or takes it back.
+func (r *related) apply(i int, t *tally, sign int64) {
+	if t.matching != 0 {
+		labelled := false
+		for k := range r.required {
+			if domain := r.domain(r.required[k].topology, i); domain != none {
+				r.required[k].add(domain, sign*t.matching)
+				labelled = true
+			}
+		}
+		if labelled {
+			r.matched += sign * t.matching
+		}
 	}
-	value, ok := n.Object.Labels[key]
-	return value, ok
+	for k, n := range t.counts {
+		if n == 0 {
+			continue
+		}
+		if k < len(r.anti) {
+			if domain := r.domain(r.anti[k].topology, i); domain != none {
+				r.anti[k].add(domain, sign*int64(n))
+			}
+			continue
+		}
+		s := &r.spread[k-len(r.anti)]
+		s.own[i] += int32(sign) * n
+		if s.takes[i] {
+			s.count(r.domain(s.topology, i), sign*int64(n))
+		}
+	}
+	r.pulling += sign * r.addPulls(r.pulls, i, t.pulls, sign)
+	r.forbidding += sign * r.addPulls(r.forbids, i, t.forbids, sign)
+}
+
+func (r *related) addPulls(to []domainSums, i int, pulls []pull, sign int64) (count int64) {
+	for _, p := range pulls {
+		if domain := r.domain(p.topology, i); domain != none && p.amount != 0 {
+			to[p.topology].add(domain, sign*p.amount)
+			count++
+		}
+	}
+	return count
+}
+
+// filters tells whether filter can refuse any node.
+func (r *related) filters() bool {
+	rel := &r.c.relations
+	return r.forbidding != 0 || len(rel.hard)+len(rel.required)+len(rel.anti) > 0
 }
 
 // filter judges one node.
-func (r *related) filter(n *Node) verdict {
-	rel := &r.c.relations
-	hard := len(rel.required) + len(rel.anti) + len(rel.preferred)
-	for i := range rel.hard {
-		t := &rel.hard[i]
-		value, ok := topology(n, t.key)
-		if !ok {
+func (r *related) filter(i int) verdict {
+	for k := range r.hard() {
+		s := &r.spread[k]
+		domain := r.domain(s.topology, i)
+		if domain == none {
 			return spreadLabel
 		}
-		if r.sums[hard+i][value]+t.self-r.least[i] > t.maxSkew {
+		if s.at(domain)+s.term.self-s.least() > s.term.maxSkew {
 			return spread
 		}
 	}
-	if v := r.filterRequired(n); v != fits {
+	if v := r.filterRequired(i); v != fits {
 		return v
 	}
-	for i := range rel.anti {
-		if value, ok := topology(n, rel.anti[i].key); ok && r.sums[len(rel.required)+i][value] > 0 {
+	for k := range r.anti {
+		if domain := r.domain(r.anti[k].topology, i); domain != none && r.anti[k].at(domain) > 0 {
 			return podAntiAffinity
 		}
 	}
-	for d := range r.forbidden {
-		if value, ok := topology(n, d.key); ok && value == d.value {
+	if r.forbidding == 0 {
+		return fits
+	}
+	for k := range r.forbids {
+		if domain := r.domain(k, i); domain != none && r.forbids[k].at(domain) > 0 {
 			return existingAntiAffinity
 		}
 	}
 	return fits
 }
 
-func (r *related) filterRequired(n *Node) verdict {
-	rel := &r.c.relations
+func (r *related) filterRequired(i int) verdict {
 	missing := false
-	for i := range rel.required {
-		value, ok := topology(n, rel.required[i].key)
-		if !ok {
+	for k := range r.required {
+		domain := r.domain(r.required[k].topology, i)
+		if domain == none {
 			return podAffinity
 		}
-		missing = missing || r.sums[i][value] == 0
+		missing = missing || r.required[k].at(domain) <= 0
 	}
-	if missing && (r.any || !rel.selfAffine) {
+	if missing && (r.matched > 0 || !r.c.relations.selfAffine) {
 		return podAffinity
 	}
 	return fits
 }
 
-// attraction is the raw score of the preferred terms on the node.
-func (r *related) attraction(n *Node) int64 {
-	rel := &r.c.relations
-	first := len(rel.required) + len(rel.anti)
-	var sum int64
-	for i := range rel.preferred {
-		if value, ok := topology(n, rel.preferred[i].key); ok {
-			sum += rel.preferred[i].weight * r.sums[first+i][value]
+// attraction is the raw score of the preferred terms, own and others', on the node.
+func (r *related) attraction(i int) (sum int64) {
+	for k := range r.pulls {
+		if domain := r.domain(k, i); domain != none {
+			sum += r.pulls[k].at(domain)
 		}
 	}
 	return sum
-}
-
-// crowding is the raw score of the soft spread constraints on the node, the fewer the better; false when the
-// node lacks a label and so scores nothing. Constraints with more domains weigh more, or they would be drowned
-// by those with few.
-func (r *related) crowding(n *Node) (int64, bool) {
-	rel := &r.c.relations
-	first := len(r.sums) - len(rel.soft)
-	var sum float64
-	for i := range rel.soft {
-		t := &rel.soft[i]
-		value, ok := topology(n, t.key)
-		if !ok {
-			return 0, false
-		}
-		domains := r.softDomains[i]
-		if t.key == v1.LabelHostname {
-			domains = max(domains, 1)
-		}
-		sum += float64(r.sums[first+i][value])*math.Log(float64(domains+2)) + float64(t.maxSkew-1)
-	}
-	return int64(math.Round(sum)), true
 }

@@ -7,9 +7,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
 )
 
-// term is an affinity term or spread constraint, compiled: which pods it means, and within which topology.
+// requiredTermWeight is how much a placed pod's required affinity to an incoming pod attracts it, Kubernetes' default.
+const requiredTermWeight = 1
+
+// term is an affinity term, compiled: which pods it means, and within which topology.
 type term struct {
 	key        string
 	namespaces []string
@@ -19,40 +23,42 @@ type term struct {
 	weight       int64 // of a preferred term, negative for anti-affinity
 }
 
+// terms are all affinity terms of a pod.
+type terms struct {
+	required, anti, preferred []term
+}
+
+func (t *terms) none() bool { return len(t.required)+len(t.anti)+len(t.preferred) == 0 }
+
 // spreadTerm is a topology spread constraint.
 type spreadTerm struct {
-	term
+	key       string
+	namespace string
+	selector  labels.Selector
+	// mates, when set, means the pods of that controller instead of a selector's.
+	mates                      types.UID
 	maxSkew, minDomains        int64
 	honorAffinity, honorTaints bool
 	self                       int64 // 1 when the pod matches its own selector
 }
 
-// relations are a pod's constraints towards other pods.
+// relations are a class's constraints towards other pods.
 type relations struct {
-	required, anti, preferred []term
-	hard, soft                []spreadTerm
+	terms
+	hard, soft []spreadTerm
+	// byDefault: the soft constraints are the built-in ones, which also score nodes that lack a label.
+	byDefault bool
 	// selfAffine: the pod matches all its own required terms, so it may be the first of its group.
 	selfAffine bool
 	namespaces map[string]map[string]string
 }
 
-func (r *relations) empty() bool {
-	return len(r.required)+len(r.anti)+len(r.preferred)+len(r.hard)+len(r.soft) == 0
-}
+func (r *relations) empty() bool { return r.none() && len(r.hard)+len(r.soft) == 0 }
 
 func newRelations(pod *Pod, namespaces map[string]map[string]string) relations {
-	r := relations{anti: pod.anti, namespaces: namespaces}
 	object := pod.Object
-	if a := object.Spec.Affinity; a != nil {
-		if a.PodAffinity != nil {
-			r.required = newTerms(object, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
-			r.addPreferred(object, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
-		}
-		if a.PodAntiAffinity != nil {
-			r.addPreferred(object, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, -1)
-		}
-	}
-	r.selfAffine = !slices.ContainsFunc(r.required, func(t term) bool { return !t.matches(object, namespaces) })
+	r := relations{terms: pod.terms, namespaces: namespaces}
+	r.selfAffine = matchesAll(r.required, object, namespaces)
 	for i := range object.Spec.TopologySpreadConstraints {
 		constraint := &object.Spec.TopologySpreadConstraints[i]
 		t := newSpreadTerm(object, constraint)
@@ -62,30 +68,52 @@ func newRelations(pod *Pod, namespaces map[string]map[string]string) relations {
 			r.soft = append(r.soft, t)
 		}
 	}
+	if pod.Controller != "" && len(object.Spec.TopologySpreadConstraints) == 0 {
+		r.soft, r.byDefault = defaultSpread(pod.Controller), true
+	}
 	return r
 }
 
-func (r *relations) addPreferred(pod *v1.Pod, weighted []v1.WeightedPodAffinityTerm, sign int64) {
+// defaultSpread is how pods of one controller are spread when they do not say: Kubernetes' built-in constraints.
+func defaultSpread(controller types.UID) []spreadTerm {
+	const hostSkew, zoneSkew = 3, 5
+	return []spreadTerm{
+		{key: v1.LabelHostname, mates: controller, maxSkew: hostSkew, honorAffinity: true},
+		{key: v1.LabelTopologyZone, mates: controller, maxSkew: zoneSkew, honorAffinity: true},
+	}
+}
+
+// newTerms compiles the affinity terms of a pod.
+func newTerms(pod *v1.Pod) (t terms) {
+	a := pod.Spec.Affinity
+	if a == nil {
+		return t
+	}
+	if a.PodAffinity != nil {
+		t.required = compileTerms(pod, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+		t.addPreferred(pod, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
+	}
+	if a.PodAntiAffinity != nil {
+		t.anti = compileTerms(pod, a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+		t.addPreferred(pod, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, -1)
+	}
+	return t
+}
+
+func (t *terms) addPreferred(pod *v1.Pod, weighted []v1.WeightedPodAffinityTerm, sign int64) {
 	for i := range weighted {
-		t := newTerm(pod, &weighted[i].PodAffinityTerm)
-		t.weight = sign * int64(weighted[i].Weight)
-		r.preferred = append(r.preferred, t)
+		compiled := newTerm(pod, &weighted[i].PodAffinityTerm)
+		compiled.weight = sign * int64(weighted[i].Weight)
+		t.preferred = append(t.preferred, compiled)
 	}
 }
 
-func antiAffinityTerms(pod *v1.Pod) []term {
-	if pod.Spec.Affinity == nil || pod.Spec.Affinity.PodAntiAffinity == nil {
-		return nil
-	}
-	return newTerms(pod, pod.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
-}
-
-func newTerms(pod *v1.Pod, from []v1.PodAffinityTerm) []term {
-	terms := make([]term, len(from))
+func compileTerms(pod *v1.Pod, from []v1.PodAffinityTerm) []term {
+	compiled := make([]term, len(from))
 	for i := range from {
-		terms[i] = newTerm(pod, &from[i])
+		compiled[i] = newTerm(pod, &from[i])
 	}
-	return terms
+	return compiled
 }
 
 func newTerm(pod *v1.Pod, from *v1.PodAffinityTerm) term {
@@ -102,8 +130,8 @@ func newTerm(pod *v1.Pod, from *v1.PodAffinityTerm) term {
 
 func newSpreadTerm(pod *v1.Pod, from *v1.TopologySpreadConstraint) spreadTerm {
 	t := spreadTerm{
-		term: term{key: from.TopologyKey, namespaces: []string{pod.Namespace},
-			selector: withLabelKeys(selector(from.LabelSelector), pod, from.MatchLabelKeys, selection.In)},
+		key: from.TopologyKey, namespace: pod.Namespace,
+		selector:      withLabelKeys(selector(from.LabelSelector), pod, from.MatchLabelKeys, selection.In),
 		maxSkew:       int64(from.MaxSkew),
 		minDomains:    1,
 		honorAffinity: from.NodeAffinityPolicy == nil || *from.NodeAffinityPolicy == v1.NodeInclusionPolicyHonor,
@@ -147,47 +175,25 @@ func (t *term) matches(pod *v1.Pod, namespaces map[string]map[string]string) boo
 	return in && t.selector.Matches(labels.Set(pod.Labels))
 }
 
-// tally is what one node contributes to a class's relations.
-type tally struct {
-	// counts are the matching pods for each of required, anti, preferred, hard, soft, in this order.
-	counts []int32
-	// forbids are the topology keys within which a pod on this node wants no pod of the class.
-	forbids []string
+// matchesAll tells whether the pod is one that every term means.
+func matchesAll(all []term, pod *v1.Pod, namespaces map[string]map[string]string) bool {
+	for i := range all {
+		if !all[i].matches(pod, namespaces) {
+			return false
+		}
+	}
+	return true
 }
 
-func (r *relations) tally(pod *Pod, n *Node) tally {
-	var t tally
-	for _, other := range n.anti {
-		for i := range other.anti {
-			if other.anti[i].matches(pod.Object, r.namespaces) && !slices.Contains(t.forbids, other.anti[i].key) {
-				t.forbids = append(t.forbids, other.anti[i].key)
-			}
-		}
+// counts tells whether the pod counts for the spread. One that leaves must not keep its domain full. A selector that
+// selects everything counts nobody, as in Kubernetes.
+func (t *spreadTerm) counts(p *Pod) bool {
+	return p.Object.DeletionTimestamp == nil && t.selects(p)
+}
+
+func (t *spreadTerm) selects(p *Pod) bool {
+	if t.mates != "" {
+		return p.Controller == t.mates
 	}
-	if r.empty() {
-		return t
-	}
-	t.counts = make([]int32, 0, len(r.required)+len(r.anti)+len(r.preferred)+len(r.hard)+len(r.soft))
-	count := func(t *term, spreading bool) (matching int32) {
-		for _, p := range n.Pods {
-			if spreading && p.Object.DeletionTimestamp != nil {
-				continue // a leaving pod must not keep its domain full
-			}
-			if t.matches(p.Object, r.namespaces) {
-				matching++
-			}
-		}
-		return matching
-	}
-	for _, terms := range [][]term{r.required, r.anti, r.preferred} {
-		for i := range terms {
-			t.counts = append(t.counts, count(&terms[i], false))
-		}
-	}
-	for _, terms := range [][]spreadTerm{r.hard, r.soft} {
-		for i := range terms {
-			t.counts = append(t.counts, count(&terms[i].term, true))
-		}
-	}
-	return t
+	return p.Object.Namespace == t.namespace && !t.selector.Empty() && t.selector.Matches(labels.Set(p.Object.Labels))
 }

@@ -39,6 +39,8 @@ type Config struct {
 	Client kubernetes.Interface
 	// Informers of pods, nodes and namespaces; the caller starts them. Required.
 	Informers informers.SharedInformerFactory
+	// Budgets are the disruption budgets that preemption respects; the caller starts the informer. nil is none.
+	Budgets cache.SharedIndexInformer
 	// Logger is required.
 	Logger *slog.Logger
 	// Name is the schedulerName that pods ask for; empty is "default-scheduler".
@@ -144,7 +146,7 @@ func (s *session) loop(ctx context.Context, group *sync.WaitGroup) {
 func (s *session) wait(ctx context.Context) {
 	s.mu.Lock()
 	at, ok := s.queue.Next()
-	s.metrics.queues(s.queue.Counts(time.Now()))
+	s.metrics.queues(s.queue.Counts())
 	s.mu.Unlock()
 	var due <-chan time.Time
 	if ok {
@@ -230,7 +232,7 @@ func (s *session) unbound(ctx context.Context, d Decision, err error, now time.T
 	s.cache.Forget(d.Pod.UID())
 	s.mu.Lock()
 	s.queue.Failed(d.Pod.UID(), now)
-	s.queue.Move(podGone(), now) // what was assumed is free again
+	s.queue.Move(podGone(d.Pod, s.cache.Namespaces()), now) // what was assumed is free again
 	s.mu.Unlock()
 	if ctx.Err() == nil {
 		s.metrics.decided(resultError, 0)

@@ -16,6 +16,7 @@ const (
 	weightInterPod = 2
 	weightFit      = 1
 	weightBalanced = 1
+	weightImages   = 1
 	maxScore       = 100
 )
 
@@ -77,4 +78,74 @@ func (c *constraints) balanced(n *Node) int64 {
 	cpu := min(1, float64(n.Requested.MilliCPU+want.MilliCPU)/float64(n.Allocatable.MilliCPU))
 	memory := min(1, float64(n.Requested.MemoryBytes+want.MemoryBytes)/float64(n.Allocatable.MemoryBytes))
 	return int64((1 - math.Abs(cpu-memory)/2) * maxScore)
+}
+
+// maxRemembered bounds the table of a [scale].
+const maxRemembered = 4096
+
+// scale normalises the raw scores of one plugin over the feasible nodes, remembering each value: there are few, and
+// nodes are many.
+type scale struct {
+	low, high int64
+	seen      bool
+	weigh     func(low, high, raw int64) int64
+	table     []int64 // by raw - low; negative: not yet computed
+}
+
+func (s *scale) reset() { s.low, s.high, s.seen, s.table = 0, 0, false, s.table[:0] }
+
+func (s *scale) observe(raw int64) {
+	if !s.seen {
+		s.low, s.high, s.seen = raw, raw, true
+		return
+	}
+	s.low, s.high = min(s.low, raw), max(s.high, raw)
+}
+
+// prepare makes room for the values seen.
+func (s *scale) prepare() {
+	if s.seen && s.high-s.low < maxRemembered {
+		for range s.high - s.low + 1 {
+			s.table = append(s.table, -1)
+		}
+	}
+}
+
+func (s *scale) of(raw int64) int64 {
+	at := raw - s.low
+	if uint64(at) >= uint64(len(s.table)) {
+		return s.weigh(s.low, s.high, raw)
+	}
+	if s.table[at] < 0 {
+		s.table[at] = s.weigh(s.low, s.high, raw)
+	}
+	return s.table[at]
+}
+
+func weighTaints(_, high, raw int64) int64 {
+	if high == 0 {
+		return weightTaint * maxScore
+	}
+	return weightTaint * (maxScore - maxScore*raw/high)
+}
+
+func weighPreference(_, high, raw int64) int64 {
+	if high == 0 {
+		return 0
+	}
+	return weightAffinity * (maxScore * raw / high)
+}
+
+func weighAttraction(low, high, raw int64) int64 {
+	if high == low {
+		return 0
+	}
+	return weightInterPod * int64(maxScore*(float64(raw-low)/float64(high-low)))
+}
+
+func weighCrowd(low, high, raw int64) int64 {
+	if high == 0 {
+		return weightSpread * maxScore
+	}
+	return weightSpread * (maxScore * (high + low - raw) / high)
 }

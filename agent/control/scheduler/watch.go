@@ -6,17 +6,11 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
-
-// podGone is the event of a pod having left its node.
-func podGone() Event {
-	return Event{Plugins: []string{pluginFit, pluginPorts, pluginSpread, pluginInterPod}}
-}
-
-// podCame is the event of a pod having got a node: it may be what another one's affinity waits for.
-func podCame() Event { return Event{Plugins: []string{pluginSpread, pluginInterPod}} }
 
 // watch feeds the cache and the queue; remove takes back the handlers that were installed, also after an error.
 func (s *session) watch() (synced []cache.InformerSynced, remove func(), err error) {
@@ -26,9 +20,13 @@ func (s *session) watch() (synced []cache.InformerSynced, remove func(), err err
 			f()
 		}
 	}
-	for informer, set := range map[cache.SharedIndexInformer]func(old, new any){
+	feeds := map[cache.SharedIndexInformer]func(old, new any){
 		s.pods: s.setPod, s.nodes: s.setNode, s.namespaces: s.setNamespace,
-	} {
+	}
+	if s.cfg.Budgets != nil {
+		feeds[s.cfg.Budgets] = s.setBudget
+	}
+	for informer, set := range feeds {
 		registration, err := informer.AddEventHandler(handler(set))
 		if err != nil {
 			return nil, remove, fmt.Errorf("watch for scheduler: %w", err)
@@ -71,27 +69,36 @@ func (s *session) setPod(old, new any) {
 	case pod.DeletionTimestamp != nil:
 		s.podEnded(pod)
 	case pod.Spec.SchedulerName == s.cfg.Name && !s.cache.Has(pod.UID):
-		s.change(func(now time.Time) { s.queue.Set(NewPod(pod), now) })
+		s.podPending(previous, NewPod(pod))
 	}
 }
 
+func (s *session) podPending(previous *v1.Pod, pod *Pod) {
+	node := pod.Object.Status.NominatedNodeName
+	if node == "" && previous != nil && previous.UID == pod.UID() && previous.Status.NominatedNodeName != "" {
+		s.cache.Withdraw(pod.UID())
+	}
+	s.cache.Nominate(pod, node)
+	s.change(func(now time.Time) { s.queue.Set(pod, now) })
+}
+
 func (s *session) podPlaced(pod *v1.Pod) {
-	known := s.cache.Has(pod.UID)
-	s.cache.SetPod(NewPod(pod))
+	known, placed := s.cache.Has(pod.UID), NewPod(pod)
+	s.cache.SetPod(placed)
 	s.change(func(now time.Time) {
 		s.queue.Remove(pod.UID)
 		if !known {
-			s.queue.Move(podCame(), now)
+			s.queue.Move(podCame(placed, s.cache.Namespaces()), now)
 		}
 	})
 }
 
 func (s *session) podEnded(pod *v1.Pod) {
-	freed := s.cache.RemovePod(pod.UID)
+	left := s.cache.RemovePod(pod.UID)
 	s.change(func(now time.Time) {
 		s.queue.Remove(pod.UID)
-		if freed {
-			s.queue.Move(podGone(), now)
+		if left != nil {
+			s.queue.Move(podGone(left, s.cache.Namespaces()), now)
 		}
 	})
 }
@@ -115,7 +122,8 @@ func (s *session) setNode(old, new any) {
 // nodeEvent says which refusals a node's change may lift.
 func nodeEvent(before, after *v1.Node) (Event, bool) {
 	if before == nil {
-		return Event{}, true
+		return Event{Plugins: []string{pluginUnschedulable, pluginName, pluginTaint, pluginAffinity, pluginPorts, pluginFit,
+			pluginSpread, pluginInterPod}, Node: after}, true
 	}
 	var plugins []string
 	if !equality.Semantic.DeepEqual(before.Status.Allocatable, after.Status.Allocatable) {
@@ -130,7 +138,7 @@ func nodeEvent(before, after *v1.Node) (Event, bool) {
 	if !maps.Equal(before.Labels, after.Labels) {
 		plugins = append(plugins, pluginAffinity, pluginSpread, pluginInterPod)
 	}
-	return Event{Plugins: plugins}, len(plugins) > 0
+	return Event{Plugins: plugins, Node: after}, len(plugins) > 0
 }
 
 func (s *session) setNamespace(old, new any) {
@@ -146,6 +154,14 @@ func (s *session) setNamespace(old, new any) {
 	}
 	s.cache.SetNamespace(namespace.Name, namespace.Labels, true)
 	s.change(func(now time.Time) { s.queue.Move(Event{Plugins: []string{pluginInterPod}}, now) })
+}
+
+func (s *session) setBudget(old, new any) {
+	if budget, ok := new.(*policyv1.PodDisruptionBudget); ok {
+		s.cache.SetBudget(types.NamespacedName{Namespace: budget.Namespace, Name: budget.Name}, NewBudget(budget))
+	} else if budget, ok := old.(*policyv1.PodDisruptionBudget); ok {
+		s.cache.SetBudget(types.NamespacedName{Namespace: budget.Namespace, Name: budget.Name}, nil)
+	}
 }
 
 // change works on the queue and wakes the loop.
