@@ -14,8 +14,9 @@ import (
 const (
 	// heartbeatInterval is how long a follower waits for its leader, and a candidate for votes.
 	heartbeatInterval = 500 * time.Millisecond
-	// commitInterval bounds how late a follower learns what is committed when nothing else is written.
-	commitInterval = 25 * time.Millisecond
+	// commitInterval bounds how late a follower learns what is committed when nothing else is written and its leader cannot
+	// tell it over the store protocol, which it does at once. Each follower gets a message that often.
+	commitInterval = 100 * time.Millisecond
 	// maxAppendEntries bounds the log entries of one disk write and of one message.
 	maxAppendEntries = 256
 	// maxGroupBytes and maxGroupCommands bound one log entry; a single larger command still gets one.

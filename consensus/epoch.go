@@ -50,6 +50,16 @@ type membership struct {
 	overOnce sync.Once
 }
 
+// isOver tells whether the replica is superseded.
+func (m *membership) isOver() bool {
+	select {
+	case <-m.over:
+		return true
+	default:
+		return false
+	}
+}
+
 func newMembership(dir string, id identity, log *slog.Logger) *membership {
 	return &membership{dir: dir, id: id, log: log, over: make(chan struct{})}
 }
@@ -101,9 +111,9 @@ func (m *membership) check(peer greeting, expected string) error {
 	return nil
 }
 
-// greet opens a connection that this side dialed to the node.
-func (m *membership) greet(conn net.Conn, node string) error {
-	if err := conn.SetDeadline(time.Now().Add(greetingTimeout)); err != nil {
+// greet opens a connection that this side dialed to the node, before the deadline.
+func (m *membership) greet(conn net.Conn, node string, deadline time.Time) error {
+	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
 	if err := writeGreeting(conn, m.greeting()); err != nil {

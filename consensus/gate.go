@@ -10,7 +10,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-var errCut = errors.New("this node cut its raft transport because of its disk")
+var (
+	errCut    = errors.New("this node cut its raft transport because of its disk")
+	errWaking = errors.New("this node asks first whether the cluster was recovered without it")
+)
 
 // gate is raft's transport with a switch: while it is cut, nothing goes out and every request from a peer is refused, so that
 // the others stop counting on this node.
@@ -22,8 +25,9 @@ type gate struct {
 	preVote  raft.WithPreVote
 	consumer chan raft.RPC
 	isCut    atomic.Bool
-	// retired keeps the gate cut for good.
+	// retired keeps the gate cut for good, waking until the peers were asked for their epoch.
 	retired atomic.Bool
+	waking  atomic.Bool
 	done    chan struct{}
 	stop    sync.Once
 
@@ -113,6 +117,9 @@ func (g *gate) err() error {
 	}
 	if g.retired.Load() {
 		return ErrSuperseded
+	}
+	if g.waking.Load() {
+		return errWaking
 	}
 	return nil
 }

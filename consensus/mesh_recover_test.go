@@ -104,6 +104,23 @@ func TestRecoverTheStandbyOfTwo(t *testing.T) {
 		if m.put(s, "k2", "v"); read(s, "k") != "v" {
 			t.Fatal("the recovered standby lost a write that it had")
 		}
+		// The old voter is a majority by itself. It must ask before it leads.
+		old := m.start("n0")
+		led := false
+		for range 200 {
+			if _, ok := old.Leading(); ok {
+				led = true
+			}
+			m.sleep(10 * time.Millisecond)
+		}
+		select {
+		case <-old.Superseded():
+		default:
+			t.Fatal("the old voter does not know that it is superseded")
+		}
+		if led {
+			t.Fatal("the old voter led")
+		}
 	})
 }
 

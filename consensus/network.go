@@ -53,7 +53,11 @@ func (n *network) dial(ctx context.Context, node, protocol string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	if err := n.membership.greet(conn, node); err != nil {
+	deadline := time.Now().Add(greetingTimeout)
+	if asked, ok := ctx.Deadline(); ok && asked.Before(deadline) {
+		deadline = asked
+	}
+	if err := n.membership.greet(conn, node, deadline); err != nil {
 		return nil, errors.Join(fmt.Errorf("greet %s: %w", node, err), conn.Close())
 	}
 	return conn, nil

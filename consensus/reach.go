@@ -66,7 +66,9 @@ func (r *Replica) runReach() {
 	defer timer.Stop()
 	for {
 		_, leader := r.raft.LeaderWithID()
-		if leader == "" {
+		if _, leads := r.Leading(); !leads {
+			// Nobody is known to lead, or another does who must be asked: that opens the connection over which it tells
+			// what is committed.
 			r.reach.lost(time.Now())
 		}
 		r.leaveSessions(string(leader))
@@ -100,6 +102,7 @@ func (r *Replica) awaitReach(seen <-chan raft.Observation, timer *time.Timer) bo
 			}
 		case <-r.membership.over:
 			r.gate.retire()
+			r.lead.set(0)
 			r.reach.lost(time.Now())
 			return false
 		case <-r.closing:

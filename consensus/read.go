@@ -63,6 +63,7 @@ func (r *Replica) runLeadership() {
 				continue
 			}
 			r.gate.forgetProgress()
+			<-r.woken
 		case <-r.closing:
 			return
 		}
@@ -87,7 +88,7 @@ func (r *Replica) runLeadership() {
 // Leading returns whether this replica leads, and its term. It is a hint: only the log decides.
 func (r *Replica) Leading() (term uint64, ok bool) {
 	term = r.lead.term.Load()
-	return term, term != 0 && r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term
+	return term, term != 0 && r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term && !r.membership.isOver()
 }
 
 // LeadershipChanged returns a channel that is closed when [Replica.Leading] may answer differently, or another node leads.

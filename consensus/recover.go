@@ -170,10 +170,8 @@ func livingVoters(ctx context.Context, cfg RecoverConfig, id identity, voters []
 		}
 	}
 	probes.Wait()
-	select {
-	case <-m.over:
+	if m.isOver() {
 		return nil, fmt.Errorf("%w: put its directory away and join again", ErrSuperseded)
-	default:
 	}
 	var living []string
 	for i, v := range voters {

@@ -20,6 +20,9 @@ import (
 // closeWait bounds how long Close waits for a disk that does not answer.
 const closeWait = 5 * time.Second
 
+// wakeTimeout bounds how long an opened replica asks others for their epoch.
+const wakeTimeout = heartbeatInterval
+
 // closeHandOver bounds how long Close tries to give the lead to another voter.
 const closeHandOver = time.Second
 
@@ -67,6 +70,8 @@ type Replica struct {
 	expiry  expiry
 	compact compaction
 
+	// woken is closed once the replica may lead.
+	woken   chan struct{}
 	closing chan struct{}
 	// down is closed when raft has ended.
 	down      chan struct{}
@@ -104,6 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 		slots:    make(chan struct{}, maxInflightGroups),
 		drained:  make(chan struct{}),
 		proposer: newProposer(rand.Uint64()),
+		woken:    make(chan struct{}),
 		closing:  make(chan struct{}),
 		down:     make(chan struct{}),
 		lead:     leadership{changed: make(chan struct{})},
@@ -129,6 +135,7 @@ func (r *Replica) open() error {
 		_, inner = raft.NewInmemTransport(raft.ServerAddress(r.cfg.NodeID))
 	}
 	r.gate = newGate(inner)
+	r.gate.waking.Store(r.network != nil)
 	if err := r.openDisk(); err != nil {
 		return err
 	}
@@ -138,16 +145,43 @@ func (r *Replica) open() error {
 	if r.network != nil {
 		r.tasks.Go(r.serve)
 	}
+	r.tasks.Go(r.wake)
 	if err := r.metrics.register(r); err != nil {
 		return err
 	}
 	for _, task := range []func(){r.runProposer, r.runCompleter, r.runLeadership, r.runReach, r.runExpiry, r.runCompaction} {
 		r.tasks.Go(task)
 	}
-	if r.soleVoter.Load() {
-		r.tasks.Go(r.gate.elect)
-	}
 	return nil
+}
+
+// wake asks all replicas of the configuration which epoch is theirs before this one votes or leads: the cluster may have
+// been recovered while it was away. Those that cannot be reached in time are not waited for. A sole voter then leads at once.
+func (r *Replica) wake() {
+	defer close(r.woken)
+	if r.network != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), wakeTimeout)
+		var asked sync.WaitGroup
+		for _, s := range r.servers() {
+			if id := string(s.ID); id != r.cfg.NodeID {
+				asked.Go(func() {
+					if conn, err := r.network.dial(ctx, id, ProtocolStore); err == nil {
+						drop(conn)
+					}
+				})
+			}
+		}
+		asked.Wait()
+		cancel()
+	}
+	if r.membership.isOver() {
+		r.gate.retire()
+		return
+	}
+	r.gate.waking.Store(false)
+	if r.soleVoter.Load() {
+		r.gate.elect()
+	}
 }
 
 func (r *Replica) openDisk() error {
