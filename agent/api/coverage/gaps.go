@@ -90,7 +90,7 @@ func otherGaps() []Gap {
 		{Kind: "Service", Field: "spec.ports[].protocol", Values: []string{"SCTP"}, Effect: "the port is not served"},
 		{Kind: "Service", Field: "metadata.annotations{podvine.io/load-balancing}", Values: []string{"maglev", "least-connections"},
 			Effect: "backends are picked at random"},
-		{Kind: "Secret", Field: "type", Values: []string{"bootstrap.kubernetes.io/token"}, Effect: "the token lets nobody in"},
+		{Kind: "Secret", Field: "data{usage-bootstrap-authentication}", Effect: "the token authenticates nobody; `podvine token create` makes one with which machines join"},
 		{Kind: "PriorityClass", Field: "preemptionPolicy", Values: []string{"PreemptLowerPriority"}, Quiet: true,
 			Effect: "pods with a higher priority are scheduled first, but none is removed for them"},
 	}
