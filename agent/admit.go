@@ -19,6 +19,7 @@ import (
 	"github.com/podvine/podvine/agent/join"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/agent/version"
+	"github.com/podvine/podvine/consensus/quorum"
 )
 
 // joinTimeout bounds the work of one join.
@@ -89,7 +90,11 @@ func (n *node) join(ctx context.Context, r *http.Request) (*join.Response, error
 			n.log.Warn("forget the node that had the name before", "node", request.NodeName, "error", err)
 		}
 	}
-	return n.welcome(request, view.Now)
+	response, err := n.welcome(request, view.Now)
+	if err == nil {
+		response.RoleComing = quorum.WantsReplica(n.replica.View(ctx), n.quorumMembers(), 0)
+	}
+	return response, err
 }
 
 // joinView reads what the decision needs, from the API and not from a cache: a token may have been made a moment ago.

@@ -8,12 +8,16 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/podvine/podvine/agent/join"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/gossip"
 )
+
+// roleWait bounds how long a machine that has just joined waits for the role that is coming.
+const roleWait = 3 * time.Second
 
 // JoinConfig says how a machine that is no member yet becomes one.
 type JoinConfig struct {
@@ -48,7 +52,29 @@ func (n *node) identify(ctx context.Context) error {
 		return err
 	}
 	n.log.Info("joined", "cluster", response.ClusterID, "members", len(response.Members))
+	n.roleComing = response.RoleComing
 	return n.settleIn(request, response, keyPEM)
+}
+
+// awaitRole has a machine that has just joined wait for the role that it was told is coming, so that it need not start as an
+// edge and a moment later anew as a replica. It returns when the role is there, or after a while without one.
+func (n *node) awaitRole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, roleWait)
+	defer cancel()
+	waiting := &node{config: n.config, log: n.log, dir: n.dir, address: n.address, settings: n.settings, lastPeers: n.lastPeers}
+	for _, step := range []func(context.Context) error{waiting.openMesh, waiting.openLink, waiting.openKeys, waiting.openPeers} {
+		if err := step(ctx); err != nil {
+			return errors.Join(err, waiting.close())
+		}
+	}
+	asked, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	waiting.setEnd(end)
+	var group errgroup.Group
+	group.Go(func() error { return waiting.peers.Run(asked) })
+	group.Go(func() error { return waiting.runAgentCalls(asked) })
+	err := group.Wait()
+	return errors.Join(err, waiting.close())
 }
 
 func (n *node) joinRequest(token join.Token) (join.Request, []byte, error) {

@@ -50,6 +50,8 @@ type node struct {
 	address  netip.Addr
 	// lastPeers are the members that the node knew before this start.
 	lastPeers []gossip.Peer
+	// roleComing says that the node has just joined and is about to be told its role.
+	roleComing bool
 
 	mesh      *gossip.Mesh
 	keys      *pki.PKI
@@ -95,6 +97,11 @@ func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error
 	n := &node{config: config, log: log, consensusMetrics: prometheus.NewRegistry(), replicasChanged: make(chan struct{}, 1)}
 	if err := n.openDisk(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
+	}
+	if n.roleComing {
+		if err := n.awaitRole(ctx); err != nil {
+			return nil, errors.Join(err, n.close())
+		}
 	}
 	steps := []func(context.Context) error{
 		n.openMesh, n.openKeys, n.openPeers, n.openStore, n.openAPI, n.openDataplane, n.openPods, n.openControl,

@@ -60,6 +60,8 @@ type Response struct {
 	Settings []byte `json:"settings"`
 	// Members are where others gossip.
 	Members []Member `json:"members"`
+	// RoleComing says that the quorum wants another replica, so that the machine may wait a moment for being told.
+	RoleComing bool `json:"roleComing,omitempty"`
 }
 
 // Member is another node, so that the new one finds it before gossip tells.

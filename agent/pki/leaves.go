@@ -97,7 +97,9 @@ func (l *leaf) mismatch(spec leafSpec) bool {
 	if l.cert.CheckSignatureFrom(spec.authority.cert) != nil || l.cert.Subject.CommonName != spec.request.subject.CommonName {
 		return true
 	}
-	if !slices.Equal(l.cert.Subject.Organization, spec.request.subject.Organization) || !slices.Equal(l.cert.DNSNames, spec.request.dnsNames) {
+	// A certificate holds groups as a set, in an order of its own.
+	groups, wanted := slices.Sorted(slices.Values(l.cert.Subject.Organization)), slices.Sorted(slices.Values(spec.request.subject.Organization))
+	if !slices.Equal(groups, wanted) || !slices.Equal(l.cert.DNSNames, spec.request.dnsNames) {
 		return true
 	}
 	if !slices.EqualFunc(l.cert.URIs, spec.request.uris, func(a, b *url.URL) bool { return a.String() == b.String() }) {

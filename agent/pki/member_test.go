@@ -50,6 +50,19 @@ func peerOf(t *testing.T, p *PKI) NodeIdentity {
 	return who
 }
 
+func peerSerial(t *testing.T, p *PKI) string {
+	t.Helper()
+	pair, err := p.Peer().TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert.SerialNumber.String()
+}
+
 func TestAnEdgeBecomesAReplicaAndAnEdgeAgain(t *testing.T) {
 	founder, err := Open(Config{Dir: t.TempDir(), NodeName: "a", NodeID: "id-a"})
 	if err != nil {
@@ -57,6 +70,10 @@ func TestAnEdgeBecomesAReplicaAndAnEdgeAgain(t *testing.T) {
 	}
 	if who := peerOf(t, founder); !who.Replica || who.ID != "id-a" || who.Name != "a" {
 		t.Errorf("the founder is %+v", who)
+	}
+	before := peerSerial(t, founder)
+	if _, err := founder.Renew(time.Now()); err != nil || peerSerial(t, founder) != before {
+		t.Errorf("a certificate that is not due was issued anew (%v)", err)
 	}
 	dir := joined(t, founder, NodeIdentity{Name: "b", ID: "id-b", Replica: true, IPs: []net.IP{net.IPv4(10, 0, 0, 2)}})
 	config := Config{Dir: dir, NodeName: "b", NodeID: "id-b", NodeIPs: []net.IP{net.IPv4(10, 0, 0, 2)}, Sign: func([]byte) ([]byte, error) {

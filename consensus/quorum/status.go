@@ -113,6 +113,17 @@ func StatusOf(v consensus.View, members []Member, setting int) Status {
 	return s
 }
 
+// WantsReplica tells whether one more node, beside these members, would get a replica of the records.
+func WantsReplica(v consensus.View, members []Member, setting int) bool {
+	nodes := 1
+	for _, m := range members {
+		if !m.Left && !m.Leaving {
+			nodes++
+		}
+	}
+	return len(v.Servers) < min(nodes, Target(nodes, setting)+wantStandbys)
+}
+
 // replicaState says what the leader knows of a replica, or the member list when nobody leads.
 func replicaState(v *consensus.View, server consensus.Server, m Member) ReplicaState {
 	r := ReplicaState{Node: Node{ID: server.ID}, Alive: m.Alive || server.ID == v.Node, Zone: m.Zone, Version: m.Version, LagEntries: -1, SilentMillis: -1}
