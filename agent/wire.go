@@ -254,6 +254,7 @@ func (n *node) openPods(context.Context) error {
 		NodeAnnotations: map[string]string{NodeIDAnnotation: n.dir.NodeID},
 		KubeletVersion:  kubernetesversion.Get().GitVersion + "+podvine", APIPort: int32(n.config.KubeletPort),
 		APIListen: netip.AddrPortFrom(n.config.BindAddress, n.config.KubeletPort).String(), Server: security,
+		ManifestDir: n.dir.join("manifests"), CompletePod: completePod,
 		Log: n.log.With("part", "pods"),
 	})
 	return err

@@ -47,10 +47,15 @@ type Agent struct {
 	svcCtl   cache.Controller
 	node     nodeState
 	metrics  agentMetrics
+	ids      idRanges
+	ledger   ledger
+	static   statics
+	relief   relief
 
 	mu sync.Mutex
 	// All below is guarded by mu.
 	workers map[types.UID]*worker
+	orphans map[types.UID][]runtime.Found // containers without a record, by pod
 	synced  bool
 	ctx     context.Context // of Run; nil before. Workers of new pods begin in it.
 	group   sync.WaitGroup
@@ -65,6 +70,8 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, log: cfg.Log, workers: map[types.UID]*worker{}}
 	a.node.trigger = make(chan struct{}, 1)
 	a.metrics = newAgentMetrics(a)
+	a.ids.limit, a.relief.look = cfg.MaxPods, a.lookAtMachine
+	a.static.trigger, a.static.mirrors = make(chan struct{}, 1), map[string]*corev1.Pod{}
 	var err error
 	if a.cgroups, err = sandbox.DetectCgroups(); err != nil {
 		return nil, err
@@ -73,6 +80,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.host, err = ocispec.DetectHost(seccomp, !a.cgroups.Unified() && a.cgroups.SwapAccounted()); err != nil {
 		return nil, err
 	}
+	a.host.HugeTLB = a.cgroups.LimitsHugePages()
 	if a.vault, err = vault.Open(filepath.Join(cfg.DataDir, "vault")); err != nil {
 		return nil, err
 	}
@@ -83,7 +91,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.images = images.New(a.rt)
+	a.images = images.New(a.rt, cfg.PullStallTimeout)
 	a.objects = objects.New(cfg.Client, a.vault, cfg.Log, a.objectsChanged)
 	a.startRecorder()
 	a.watchServices()
@@ -107,12 +115,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.adopt(ctx); err != nil {
 		return errors.Join(err, a.close())
 	}
+	if a.cfg.ManifestDir != "" {
+		// Before the API is heard: what only files know must not look forgotten.
+		if err := a.syncStatic(ctx); err != nil {
+			a.log.Error("read static pods", "err", err)
+		}
+	}
 	var wg sync.WaitGroup
+	if a.cfg.ManifestDir != "" {
+		wg.Go(func() { a.keepStatic(ctx) })
+	}
 	wg.Go(func() { ended(a.containerEnded) })
 	wg.Go(func() { a.svcCtl.Run(ctx.Done()) })
 	wg.Go(func() { a.watchPods(ctx) })
 	wg.Go(func() { a.collectImages(ctx) })
 	wg.Go(func() { a.limitVolumes(ctx) })
+	wg.Go(func() { a.relieve(ctx) })
 	if !a.cfg.SkipNode {
 		wg.Go(func() { a.keepNode(ctx) })
 	}
@@ -176,12 +194,7 @@ func (a *Agent) adopt(ctx context.Context) error {
 		w.adopt(byID)
 		a.startLocked(w)
 	}
-	for id := range byID {
-		a.log.Info("remove container that belongs to no pod", "container", id)
-		if err := a.rt.Remove(ctx, id); err != nil {
-			a.log.Error("remove leftover container", "container", id, "err", err)
-		}
-	}
+	a.keepOrphansLocked(byID)
 	return nil
 }
 
@@ -233,7 +246,7 @@ func (a *Agent) objectsChanged(users []types.UID) {
 		w.mu.Lock()
 		w.refreshAt = time.Now()
 		for name, c := range w.rec.Containers {
-			if c.Problem != nil && c.Problem.Reason == "CreateContainerConfigError" {
+			if c.Problem != nil && c.Problem.Reason == configReason {
 				c.RetryAt = time.Time{}
 				w.rec.Containers[name] = c
 			}
@@ -288,11 +301,13 @@ func (a *Agent) endUnknown(store cache.Store) {
 	a.mu.Lock()
 	a.synced = true
 	a.mu.Unlock()
+	a.static.nudge()
 	for _, w := range workers {
-		if !known[w.uid] {
+		if !known[w.uid] && !w.static() {
 			w.deleted()
 		}
 	}
+	a.endOrphans(known)
 }
 
 func (a *Agent) podChanged(o any) {
@@ -302,12 +317,19 @@ func (a *Agent) podChanged(o any) {
 	}
 	pod = pod.DeepCopy()
 	pod.ManagedFields = nil
+	if isMirror(pod) {
+		a.mirrorChanged(pod, false)
+		return
+	}
 	if w := a.worker(pod.UID); w != nil {
 		w.setPod(pod)
 		return
 	}
 	if pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
 		return // it ended before this agent came, and nothing of it is here
+	}
+	if a.reclaim(pod, false) {
+		return
 	}
 	rec := podRecord{Pod: pod, StartTime: time.Now(), Rejected: a.admit(pod)}
 	a.mu.Lock()
@@ -322,6 +344,10 @@ func (a *Agent) podGone(o any) {
 		o = d.Obj
 	}
 	if pod, ok := o.(*corev1.Pod); ok {
+		if isMirror(pod) {
+			a.mirrorChanged(pod, true)
+			return
+		}
 		if w := a.worker(pod.UID); w != nil {
 			w.deleted()
 		}
@@ -379,6 +405,10 @@ func (a *Agent) forgetPod(w *worker, pod *corev1.Pod) {
 	a.mu.Unlock()
 	a.metrics.forget(w.uid)
 	close(w.gone)
+	a.static.nudge()
+	if a.ledger.drop(w.uid) {
+		a.retryResizes()
+	}
 }
 
 // later calls f after d, unless the agent ends first.
@@ -410,6 +440,12 @@ func (a *Agent) oomKilled(path string) bool {
 
 // admit refuses pods that this node must not or cannot run.
 func (a *Agent) admit(pod *corev1.Pod) *lifecycle.Rejection {
+	a.node.mu.Lock()
+	pressure := a.node.pressure
+	a.node.mu.Unlock()
+	if why := lifecycle.AdmitUnder(pressure, pod); why != nil {
+		return why
+	}
 	n := 0
 	for _, w := range a.all() {
 		if !w.ended() {

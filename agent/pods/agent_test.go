@@ -59,6 +59,8 @@ type node struct {
 	net    *loopNet
 	events *record.FakeRecorder
 	seen   []string // of events, by wantEvents
+	// before, if any, changes the agent before it runs.
+	before func(*Agent)
 	agent  *Agent
 	stop   func()
 }
@@ -103,6 +105,9 @@ func (n *node) start() *node {
 	}
 	if _, err := n.agent.Images().Import(ctx, archive); err != nil {
 		n.t.Fatal(err)
+	}
+	if n.before != nil {
+		n.before(n.agent)
 	}
 	go func() { done <- n.agent.Run(ctx) }()
 	n.stop = sync.OnceFunc(func() {

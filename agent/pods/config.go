@@ -31,6 +31,7 @@ import (
 
 	"github.com/podvine/podvine/agent/pods/images"
 	"github.com/podvine/podvine/agent/pods/kubeletapi"
+	"github.com/podvine/podvine/agent/pods/lifecycle"
 )
 
 // PodRef identifies a pod to the network.
@@ -111,6 +112,11 @@ type Config struct {
 	NodeAnnotations map[string]string
 	// KubeletVersion and KubeProxyVersion appear in the Node's info.
 	KubeletVersion string
+	// ManifestDir holds files of static pods; "" for none. CompletePod fills in
+	// and checks what a file leaves open, as the API does for others; nil does
+	// neither.
+	ManifestDir string
+	CompletePod func(*corev1.Pod) error
 	// APIListen is the kubelet API's address; "" leaves it off. Port is what
 	// the Node announces; default 10250.
 	APIListen string
@@ -127,6 +133,12 @@ type Config struct {
 	MaxLogFiles int
 	// ImageGC thresholds; default images.DefaultThresholds.
 	ImageGC *images.Thresholds
+	// EvictionThresholds are how little may be left before pods are evicted;
+	// default lifecycle.DefaultThresholds.
+	EvictionThresholds []lifecycle.Threshold
+	// PullStallTimeout is how long a pull may receive nothing; default
+	// images.DefaultStallTimeout.
+	PullStallTimeout time.Duration
 	// SkipNode leaves the Node object alone (tests, static runs).
 	SkipNode bool
 	// Log is quiet when idle.
@@ -179,6 +191,9 @@ func (c *Config) complete() error {
 	if c.ImageGC == nil {
 		t := images.DefaultThresholds()
 		c.ImageGC = &t
+	}
+	if c.EvictionThresholds == nil {
+		c.EvictionThresholds = lifecycle.DefaultThresholds()
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

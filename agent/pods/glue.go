@@ -48,6 +48,11 @@ func (a *Agent) event(pod *corev1.Pod, container, kind, reason, text string) {
 				field = "spec.initContainers{" + container + "}"
 			}
 		}
+		for i := range pod.Spec.EphemeralContainers {
+			if pod.Spec.EphemeralContainers[i].Name == container {
+				field = "spec.ephemeralContainers{" + container + "}"
+			}
+		}
 		ref.FieldPath = field
 	}
 	a.recorder.Event(ref, kind, reason, text)
@@ -116,11 +121,12 @@ func (w *worker) adopt(byID map[string]runtime.Found) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	paths, fresh, err := sandbox.Paths{}, true, error(nil)
-	opts := sandbox.Options{
-		Dir: filepath.Join(w.stateDir(), "ns"), Hostname: ocispec.Hostname(w.rec.Pod),
-		HostNetwork: w.rec.Pod.Spec.HostNetwork, HostIPC: w.rec.Pod.Spec.HostIPC,
+	if w.rec.FirstID != 0 {
+		// No other pod has it: the records of all are read before any new pod comes.
+		w.rec.FirstID, err = w.agent.ids.claim(w.uid, w.rec.FirstID)
 	}
-	if w.rec.Prepared && sandbox.Exists(opts) {
+	opts := w.sandboxOptions(w.rec.Pod, filepath.Join(w.stateDir(), "ns"), ocispec.Hostname(w.rec.Pod), w.rec.FirstID)
+	if err == nil && w.rec.Prepared && sandbox.Exists(opts) {
 		paths, fresh, err = sandbox.Make(opts)
 	}
 	if err == nil && !fresh {
@@ -150,7 +156,11 @@ func (w *worker) adopt(byID map[string]runtime.Found) {
 // away.
 func (w *worker) resumeLocked(name string, c lifecycle.Container) {
 	w.live(name).exited = make(chan struct{})
-	spec := findContainer(w.rec.Pod, name)
+	spec := findContainer(w.podLocked(), name)
+	if c.Applied == nil && spec != nil {
+		c.Applied = spec.Resources.DeepCopy()
+		w.rec.Containers[name] = c
+	}
 	w.effect(func() {
 		w.track()
 		if spec != nil {
@@ -353,6 +363,12 @@ func (w *worker) sharePIDs(ctx context.Context, paths sandbox.Paths) error {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return fmt.Errorf("make init's root: %w", err)
 	}
+	if u := paths.Users; u != nil {
+		// Its root makes mount points here.
+		if err := os.Chown(root, int(u.FirstID), int(u.FirstID)); err != nil {
+			return fmt.Errorf("own init's root: %w", err)
+		}
+	}
 	c := &corev1.Container{Name: "init"}
 	s, _, err := ocispec.Build(ocispec.Input{
 		Pod: pod, Container: c, QOS: lifecycle.QOS(pod), Host: w.agent.host, Sandbox: paths, Command: []string{"/init", "pause"},
@@ -364,7 +380,7 @@ func (w *worker) sharePIDs(ctx context.Context, paths sandbox.Paths) error {
 	}
 	s.Root.Readonly = false
 	id := newID()
-	pid, err := w.agent.rt.Create(ctx, runtime.Spec{ID: id, Pod: string(w.uid), RootDir: root, OCI: s, Labels: map[string]string{labelPodUID: string(w.uid)}})
+	pid, err := w.agent.rt.Create(ctx, runtime.Spec{ID: id, Pod: string(w.uid), RootDir: root, OCI: s, Labels: labels(pod, "", 0)})
 	if err != nil {
 		return fmt.Errorf("make init: %w", err)
 	}

@@ -9,10 +9,10 @@ import (
 	"github.com/podvine/podvine/agent/pods/internal/podtest"
 )
 
-// TestIdlePodsCostNothing watches pods that do nothing: nobody asks containerd
-// and nobody writes to the API.
+// TestIdlePodsCostNothing watches a hundred pods that do nothing for a minute:
+// nobody asks containerd and nobody writes to the API.
 func TestIdlePodsCostNothing(t *testing.T) {
-	const pods, quiet = 20, 3 * time.Second
+	const pods, quiet = 100, time.Minute
 	n := newNode(t).start()
 	for i := range pods {
 		n.create(newPod(fmt.Sprintf("idle%d", i), box("main", "sleep")))

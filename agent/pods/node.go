@@ -20,16 +20,20 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/podvine/podvine/agent/pods/lifecycle"
 	"github.com/podvine/podvine/agent/pods/nodestatus"
 )
 
 // nodeState is what is known of our Node object.
 type nodeState struct {
-	mu      sync.Mutex
-	labels  map[string]string       // guarded by mu
-	alloc   corev1.ResourceList     // guarded by mu
-	images  []corev1.ContainerImage // guarded by mu
-	trigger chan struct{}           // capacity 1
+	mu     sync.Mutex
+	labels map[string]string       // guarded by mu
+	alloc  corev1.ResourceList     // guarded by mu
+	images []corev1.ContainerImage // guarded by mu
+	uid    types.UID               // guarded by mu; "" until the Node is known
+	// pressure is what the node is short of, guarded by mu.
+	pressure lifecycle.Pressure
+	trigger  chan struct{} // capacity 1
 }
 
 func (n *nodeState) label(k string) (string, bool) {
@@ -37,6 +41,13 @@ func (n *nodeState) label(k string) (string, bool) {
 	defer n.mu.Unlock()
 	v, ok := n.labels[k]
 	return v, ok
+}
+
+// nodeUID is our Node's; ok is false until it is known.
+func (a *Agent) nodeUID() (uid types.UID, ok bool) {
+	a.node.mu.Lock()
+	defer a.node.mu.Unlock()
+	return a.node.uid, a.node.uid != ""
 }
 
 func (a *Agent) allocatable() corev1.ResourceList {
@@ -64,20 +75,25 @@ func (a *Agent) collectImages(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		inUse := map[string]bool{}
-		for _, w := range a.all() {
-			w.mu.Lock()
-			for _, c := range w.rec.Containers {
-				inUse[c.ImageID] = true
-			}
-			w.mu.Unlock()
-		}
-		if n, err := a.images.Collect(ctx, a.cfg.ImageDir, *a.cfg.ImageGC, inUse); err != nil {
+		if n, err := a.reclaimImages(ctx, false); err != nil {
 			a.log.Error("collect images", "err", err)
 		} else if n > 0 {
 			a.log.Info("removed unused images", "images", n)
 		}
 	}
+}
+
+// reclaimImages removes images that no pod uses: as the thresholds say, or all.
+func (a *Agent) reclaimImages(ctx context.Context, all bool) (int, error) {
+	inUse := map[string]bool{}
+	for _, w := range a.all() {
+		w.mu.Lock()
+		for _, c := range w.rec.Containers {
+			inUse[c.ImageID] = true
+		}
+		w.mu.Unlock()
+	}
+	return a.images.Collect(ctx, a.cfg.ImageDir, *a.cfg.ImageGC, inUse, all)
 }
 
 // keepNode registers the Node and keeps its status true, writing only what
@@ -239,10 +255,15 @@ func (a *Agent) updateNode(ctx context.Context, node *corev1.Node) error {
 	a.node.mu.Lock()
 	a.node.labels = node.Labels
 	imgs := a.node.images
+	known, pressure := a.node.uid == node.UID, a.node.pressure
+	a.node.uid = node.UID
 	a.node.mu.Unlock()
+	if !known {
+		a.static.nudge()
+	}
 	want := nodestatus.Decide(node.Status, nodestatus.Input{
 		Facts: facts, Now: time.Now(), Addresses: a.cfg.NodeIPs, NodeName: a.cfg.NodeName, MaxPods: a.cfg.MaxPods, Reserved: a.cfg.Reserved,
-		Port: a.cfg.APIPort, KubeletVersion: a.cfg.KubeletVersion, Images: imgs,
+		Port: a.cfg.APIPort, KubeletVersion: a.cfg.KubeletVersion, Images: imgs, Handlers: runtimeHandlers(), Pressure: pressure,
 	})
 	a.node.mu.Lock()
 	a.node.alloc = want.Allocatable

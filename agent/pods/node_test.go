@@ -91,20 +91,20 @@ func TestVolumeOverItsLimitEvicts(t *testing.T) {
 func TestUnsupportedGuaranteeWaits(t *testing.T) {
 	t.Parallel()
 	n := newNode(t).start()
-	pod := newPod("userns", box("main", "sleep"))
-	pod.Spec.HostUsers = ptr.To(false)
+	pod := newPod("claims", box("main", "sleep"))
+	pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
 	n.create(pod)
 	var seen []string
 	podtest.Wait(t, "users are told", func() bool {
 		seen = append(seen, n.drainEvents()...)
 		for _, e := range seen {
-			if e == "Warning FailedCreatePodSandBox Failed to create pod sandbox: user namespaces (hostUsers: false) are not supported by this version" {
+			if e == "Warning FailedCreatePodSandBox Failed to create pod sandbox: resource claims are not supported by this version" {
 				return true
 			}
 		}
 		return false
 	})
-	if p := n.get("userns").Status.Phase; p == corev1.PodRunning {
+	if p := n.get("claims").Status.Phase; p == corev1.PodRunning {
 		t.Errorf("phase %s", p)
 	}
 }

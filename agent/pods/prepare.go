@@ -42,8 +42,21 @@ func (w *worker) makeSandbox(ctx context.Context) (reason string, err error) {
 	if lack := unsupported(pod); lack != "" {
 		return "FailedCreatePodSandBox", fmt.Errorf("Failed to create pod sandbox: %s", lack) //nolint:staticcheck // users know these words
 	}
+	if err := w.checkHandler(ctx, pod); err != nil {
+		return "FailedCreatePodSandBox", fmt.Errorf("Failed to create pod sandbox: %w", err) //nolint:staticcheck // users know these words
+	}
+	if err := w.claimIDs(pod); err != nil {
+		return "FailedCreatePodSandBox", fmt.Errorf("Failed to create pod sandbox: %w", err) //nolint:staticcheck // users know these words
+	}
 	w.track()
 	w.noteServices()
+	// Volumes of secrets have modes for those inside; nobody outside gets here.
+	if err := os.MkdirAll(filepath.Dir(w.dir()), 0o750); err != nil {
+		return "FailedCreatePodSandBox", fmt.Errorf("make folder of all pods: %w", err)
+	}
+	if err := os.Chmod(filepath.Dir(w.dir()), 0o750); err != nil {
+		return "FailedCreatePodSandBox", fmt.Errorf("close folder of all pods: %w", err)
+	}
 	for _, dir := range []string{w.dir(), filepath.Join(w.dir(), "containers"), w.logDir(), w.agent.cfg.ContainerLogDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "FailedCreatePodSandBox", fmt.Errorf("make pod folder: %w", err)
@@ -56,9 +69,10 @@ func (w *worker) makeSandbox(ctx context.Context) (reason string, err error) {
 	if fqdn := environ.FQDN(pod, hostname, w.agent.cfg.ClusterDomain); fqdn != "" && ptr.Deref(pod.Spec.SetHostnameAsFQDN, false) {
 		hostname = fqdn
 	}
-	paths, fresh, err := sandbox.Make(sandbox.Options{
-		Dir: filepath.Join(w.stateDir(), "ns"), Hostname: hostname, HostNetwork: pod.Spec.HostNetwork, HostIPC: pod.Spec.HostIPC,
-	})
+	w.mu.Lock()
+	firstID := w.rec.FirstID
+	w.mu.Unlock()
+	paths, fresh, err := sandbox.Make(w.sandboxOptions(pod, filepath.Join(w.stateDir(), "ns"), hostname, firstID))
 	if err != nil {
 		return "FailedCreatePodSandBox", fmt.Errorf("Failed to create pod sandbox: %w", err) //nolint:staticcheck // users know these words
 	}
@@ -97,9 +111,6 @@ func (w *worker) makeSandbox(ctx context.Context) (reason string, err error) {
 // unsupported names a guarantee that the pod asks for and that this version
 // cannot give; such a pod waits rather than run without it.
 func unsupported(pod *corev1.Pod) string {
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		return "user namespaces (hostUsers: false) are not supported by this version"
-	}
 	psc := pod.Spec.SecurityContext
 	if psc != nil && psc.AppArmorProfile != nil && psc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost {
 		return "AppArmor profiles of type Localhost are not supported by this version"
@@ -114,9 +125,6 @@ func unsupported(pod *corev1.Pod) string {
 	}
 	if len(pod.Spec.ResourceClaims) > 0 {
 		return "resource claims are not supported by this version"
-	}
-	if pod.Spec.RuntimeClassName != nil && *pod.Spec.RuntimeClassName != "" {
-		return fmt.Sprintf("runtime class %q is not supported by this version", *pod.Spec.RuntimeClassName)
 	}
 	return ""
 }
@@ -226,11 +234,23 @@ func (w *worker) tearDown(ctx context.Context) error {
 	errs = append(errs, sandbox.Remove(filepath.Join(w.stateDir(), "ns")), os.RemoveAll(w.stateDir()))
 	w.agent.objects.Track(w.uid, nil)
 	errs = append(errs, volumes.Teardown(w.dir()), w.agent.cgroups.Remove(w.cgroup()))
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil && w.rec.FirstID != 0 {
+		w.agent.ids.release(w.rec.FirstID)
+		w.rec.FirstID = 0
+	}
+	return err
 }
 
 // finishLocked tells the API to forget the pod, once its last status is there.
 func (w *worker) finishLocked(ctx context.Context) {
+	if w.rec.Static {
+		// Its picture goes when the pod is gone.
+		w.effect(w.forget)
+		return
+	}
 	if w.reporting || !w.reportedLocked() {
 		return
 	}

@@ -35,14 +35,18 @@ func (w *worker) failedLocked() {
 // reportLocked sends the status to the API when it changed; one report is under
 // way at a time, and the newest status wins. It returns when to try again.
 func (w *worker) reportLocked(ctx context.Context) time.Time {
-	if w.reporting || w.reportedLocked() {
+	if w.reporting {
+		return time.Time{}
+	}
+	pod := w.audienceLocked()
+	if pod == nil || w.reportedLocked() {
 		return time.Time{}
 	}
 	if time.Now().Before(w.reportAt) {
 		return w.reportAt
 	}
 	w.reporting = true
-	pod, status := w.rec.Pod, *w.rec.Status.DeepCopy()
+	status := *w.rec.Status.DeepCopy()
 	base := pod.Status
 	if w.rec.Reported != nil {
 		base = *w.rec.Reported

@@ -24,12 +24,27 @@ import (
 	"github.com/podvine/podvine/agent/pods/volumes"
 )
 
-// Labels of a container in the runtime, by which it is found again.
+// Labels of a container in the runtime, by which it is found again. Those of
+// Kubernetes are what tools that look into containerd know.
 const (
-	labelPodUID    = "podvine.io/pod-uid"
-	labelContainer = "podvine.io/container"
-	labelAttempt   = "podvine.io/attempt"
+	labelPodUID       = "io.kubernetes.pod.uid"
+	labelPodName      = "io.kubernetes.pod.name"
+	labelPodNamespace = "io.kubernetes.pod.namespace"
+	labelContainer    = "io.kubernetes.container.name"
+	labelAttempt      = "podvine.io/attempt"
+	labelQOS          = "podvine.io/qos"
 )
+
+// labels of a container; container is "" for the init of a shared PID namespace.
+func labels(pod *corev1.Pod, container string, attempt int) map[string]string {
+	out := map[string]string{
+		labelPodUID: string(pod.UID), labelPodName: pod.Name, labelPodNamespace: pod.Namespace, labelQOS: string(lifecycle.QOS(pod)),
+	}
+	if container != "" {
+		out[labelContainer], out[labelAttempt] = container, strconv.Itoa(attempt)
+	}
+	return out
+}
 
 // waitProblem is why a container cannot start yet; the start is tried again.
 type waitProblem struct {
@@ -45,8 +60,11 @@ func (p *waitProblem) Error() string { return p.err.Error() }
 // refers to what is not there.
 const configRetryDelay = 10 * time.Second
 
+// configReason is what such a container waits with.
+const configReason = "CreateContainerConfigError"
+
 func configProblem(err error) error {
-	return &waitProblem{"CreateContainerConfigError", err, configRetryDelay}
+	return &waitProblem{configReason, err, configRetryDelay}
 }
 
 // attempt is what one start of a container works with.
@@ -99,8 +117,18 @@ func (w *worker) startContainer(ctx context.Context, name string) {
 		}
 	})
 	if err != nil && ctx.Err() == nil {
-		w.agent.event(pod, name, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
+		w.agent.event(pod, name, corev1.EventTypeWarning, "Failed", "Error: "+failure(err))
 	}
+}
+
+// failure is what an event says of a failed start: of an image its reason only,
+// since the pull has had an event of its own.
+func failure(err error) string {
+	var wait *waitProblem
+	if errors.As(err, &wait) && wait.reason != configReason {
+		return wait.reason
+	}
+	return err.Error()
 }
 
 // startErrorCode is the exit code of a container that never ran.
@@ -114,7 +142,39 @@ func findContainer(pod *corev1.Pod, name string) *corev1.Container {
 			}
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		if e := &pod.Spec.EphemeralContainers[i]; e.Name == name {
+			return lifecycle.EphemeralContainer(e)
+		}
+	}
 	return nil
+}
+
+// pidNamespace is the path of the PID namespace that a container joins; "" gives
+// it one of its own.
+func (a *attempt) pidNamespace(ctx context.Context) (string, error) {
+	a.w.mu.Lock()
+	shared, target := a.w.rec.InitPid, lifecycle.Container{}
+	for i := range a.pod.Spec.EphemeralContainers {
+		if e := &a.pod.Spec.EphemeralContainers[i]; e.Name == a.spec.Name && e.TargetContainerName != "" {
+			target = a.w.rec.Containers[e.TargetContainerName]
+			target.Name = e.TargetContainerName
+		}
+	}
+	a.w.mu.Unlock()
+	switch {
+	case shared != 0:
+		return fmt.Sprintf("/proc/%d/ns/pid", shared), nil
+	case target.Name == "":
+		return "", nil
+	case target.Phase != lifecycle.Running:
+		return "", configProblem(fmt.Errorf("target container %q does not run", target.Name))
+	}
+	pid, err := a.w.agent.rt.Pid(ctx, target.ID)
+	if err != nil {
+		return "", configProblem(fmt.Errorf("find target container %q: %w", target.Name, err))
+	}
+	return fmt.Sprintf("/proc/%d/ns/pid", pid), nil
 }
 
 // begin turns the record of the attempt before into that of this one.
@@ -124,7 +184,9 @@ func (a *attempt) begin(c *lifecycle.Container) {
 	}
 	if c.Attempts > 0 {
 		c.Last = c.Terminated()
-		c.Delay = lifecycle.NextRestartDelay(c.Delay, c.FinishedAt.Sub(c.StartedAt))
+		if !c.Replace {
+			c.Delay = lifecycle.NextRestartDelay(c.Delay, c.FinishedAt.Sub(c.StartedAt))
+		}
 		c.Restarts++
 	}
 	c.Attempts++
@@ -132,6 +194,7 @@ func (a *attempt) begin(c *lifecycle.Container) {
 	c.Problem, c.RetryAt, c.RetryDelay, c.Unhealthy = nil, time.Time{}, 0, nil
 	c.ExitCode, c.Signal, c.Reason, c.Message = 0, 0, "", ""
 	c.Started, c.Ready = false, false
+	c.Applied, c.ResizeError, c.ResizeAt, c.Replace = a.spec.Resources.DeepCopy(), "", time.Time{}, false
 }
 
 func imageID(i runtime.ImageInfo) string {
@@ -157,7 +220,7 @@ func (a *attempt) start(ctx context.Context) error {
 	whole := context.WithoutCancel(ctx)
 	if _, err := ag.rt.Create(whole, runtime.Spec{
 		ID: a.id, Pod: string(a.pod.UID), Image: a.image.Name, OCI: s, Terminal: a.spec.TTY, Stdin: a.spec.Stdin, StdinOnce: a.spec.StdinOnce,
-		Labels:  map[string]string{labelPodUID: string(a.pod.UID), labelContainer: a.spec.Name, labelAttempt: strconv.Itoa(a.n)},
+		Labels:  labels(a.pod, a.spec.Name, a.n),
 		LogPath: a.logPath(), MaxLogBytes: ag.cfg.MaxLogBytes, MaxLogFiles: ag.cfg.MaxLogFiles,
 	}); err != nil {
 		return err
@@ -307,10 +370,10 @@ func (a *attempt) build(ctx context.Context) (*specs.Spec, []corev1.VolumeMountS
 	}
 	w.mu.Lock()
 	in.Sandbox = w.paths
-	if w.rec.InitPid != 0 {
-		in.PIDPath = fmt.Sprintf("/proc/%d/ns/pid", w.rec.InitPid)
-	}
 	w.mu.Unlock()
+	if in.PIDPath, err = a.pidNamespace(ctx); err != nil {
+		return nil, nil, err
+	}
 	s, notices, err := ocispec.Build(in)
 	if err != nil {
 		return nil, nil, configProblem(err)
@@ -324,11 +387,15 @@ func (a *attempt) build(ctx context.Context) (*specs.Spec, []corev1.VolumeMountS
 	return s, status, nil
 }
 
-// reportClamped tells users about capabilities that they asked for by name and
-// did not get.
+// reportClamped tells users about capabilities and huge pages that they asked
+// for by name and did not get.
 func (w *worker) reportClamped(c *corev1.Container, notices []string) {
 	sc := c.SecurityContext
-	if sc == nil || sc.Capabilities == nil || len(sc.Capabilities.Add) == 0 {
+	byName := sc != nil && sc.Capabilities != nil && len(sc.Capabilities.Add) > 0
+	for r := range c.Resources.Limits {
+		byName = byName || strings.HasPrefix(string(r), corev1.ResourceHugePagesPrefix)
+	}
+	if !byName {
 		return
 	}
 	for _, n := range notices {

@@ -29,15 +29,25 @@ type podRecord struct {
 	IPs        []string                       `json:"ips,omitempty"`
 	Prepared   bool                           `json:"prepared,omitempty"`
 	StartTime  time.Time                      `json:"startTime"`
+	// Given is the pod with the sizes that it has, while the node has no room for
+	// those that Pod asks for; Resize says why.
+	Given  *corev1.Pod       `json:"given,omitempty"`
+	Resize lifecycle.Verdict `json:"resize,omitzero"`
 	// Status as last decided, and as last acknowledged by the API.
 	Status   corev1.PodStatus  `json:"status"`
 	Reported *corev1.PodStatus `json:"reported,omitempty"`
 	// Services that the environment was built from.
 	Services []*corev1.Service    `json:"services,omitempty"`
 	Rejected *lifecycle.Rejection `json:"rejected,omitempty"`
+	// Static: the pod comes from a file, and the API has a picture of it only.
+	Static bool `json:"static,omitempty"`
 	// InitPID holds the shared PID namespace's container.
 	InitID  string `json:"initID,omitempty"`
 	InitPid uint32 `json:"initPid,omitempty"`
+	// FirstID begins the host's IDs of the pod's user namespace.
+	FirstID uint32 `json:"firstID,omitempty"`
+	// Handler is what the pod's RuntimeClass names, once that is known.
+	Handler *string `json:"handler,omitempty"`
 }
 
 // worker runs one pod.
@@ -50,18 +60,21 @@ type worker struct {
 
 	mu sync.Mutex
 	// All below is guarded by mu.
-	rec        podRecord
-	paths      sandbox.Paths
-	sandbox    lifecycle.Sandbox
-	run        map[string]*running
-	reporting  bool
-	reportAt   time.Time
-	fails      int
-	finished   bool
-	shutdown   *lifecycle.Rejection
-	refreshAt  time.Time
-	refreshing bool
-	saved      []byte
+	rec       podRecord
+	paths     sandbox.Paths
+	sandbox   lifecycle.Sandbox
+	run       map[string]*running
+	reporting bool
+	reportAt  time.Time
+	fails     int
+	finished  bool
+	shutdown  *lifecycle.Rejection
+	// shutdownGrace is what containers get at a shutdown, nil for the usual.
+	shutdownGrace *int64
+	refreshAt     time.Time
+	refreshing    bool
+	saved         []byte
+	mirror        types.UID // of the picture that was last reported to
 }
 
 // running is the part of a container that lives only in this process.
@@ -82,6 +95,13 @@ func newWorker(a *Agent, rec podRecord) *worker {
 	if rec.Containers == nil {
 		rec.Containers = map[string]lifecycle.Container{}
 	}
+	if rec.Rejected == nil {
+		has := rec.Pod
+		if rec.Given != nil {
+			has = rec.Given
+		}
+		a.ledger.note(rec.Pod.UID, lifecycle.Requests(has))
+	}
 	return &worker{
 		agent: a, uid: rec.Pod.UID, rec: rec, wake: make(chan struct{}, 1), gone: make(chan struct{}),
 		run: map[string]*running{},
@@ -99,16 +119,21 @@ func (w *worker) nudge() {
 // setPod takes a newer version of the pod.
 func (w *worker) setPod(pod *corev1.Pod) {
 	w.mu.Lock()
+	more := len(pod.Spec.EphemeralContainers) != len(w.rec.Pod.Spec.EphemeralContainers)
+	w.sizeLocked(pod)
 	w.rec.Pod = pod
 	w.refreshAt = time.Now()
 	w.mu.Unlock()
+	if more {
+		w.track()
+	}
 	w.nudge()
 }
 
 func (w *worker) pod() *corev1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.rec.Pod
+	return w.podLocked()
 }
 
 // ended tells whether the pod takes up no place any more, though the API keeps it.
@@ -167,9 +192,13 @@ func (w *worker) step(ctx context.Context) (wakeAt time.Time, done bool) {
 		if r := w.live(name); r.pullBackedOff != w.rec.Containers[name].RetryAt {
 			r.pullBackedOff = w.rec.Containers[name].RetryAt
 			w.agent.event(w.rec.Pod, name, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", findContainer(w.rec.Pod, name).Image))
+			w.agent.event(w.rec.Pod, name, corev1.EventTypeWarning, "Failed", "Error: ImagePullBackOff")
 		}
 	}
 	w.rec.Status = plan.Status
+	if (plan.Status.Phase == corev1.PodSucceeded || plan.Status.Phase == corev1.PodFailed) && w.agent.ledger.drop(w.uid) {
+		w.ops.Go(w.agent.retryResizes)
+	}
 	for _, act := range plan.Actions {
 		w.doLocked(ctx, act)
 	}
@@ -207,8 +236,8 @@ func (w *worker) viewLocked(now time.Time) lifecycle.View {
 	sb := w.sandbox
 	sb.IPs = w.rec.IPs
 	return lifecycle.View{
-		Pod: w.rec.Pod, Now: now, Sandbox: sb, Containers: cs, Rejected: w.rec.Rejected, Standing: standing,
-		StartTime: w.rec.StartTime, HostIPs: w.agent.cfg.NodeIPs, Shutdown: w.shutdown, Finished: w.finished,
+		Pod: w.rec.Pod, Given: w.rec.Given, Resize: w.rec.Resize, Now: now, Sandbox: sb, Containers: cs, Rejected: w.rec.Rejected, Standing: standing,
+		StartTime: w.rec.StartTime, HostIPs: w.agent.cfg.NodeIPs, Shutdown: w.shutdown, ShutdownGraceSeconds: w.shutdownGrace, Finished: w.finished,
 	}
 }
 
@@ -234,7 +263,14 @@ func (w *worker) doLocked(ctx context.Context, act lifecycle.Action) {
 		if r.probes != nil {
 			r.probes()
 		}
+		if c := w.rec.Containers[act.Container]; act.Replace {
+			c.Replace = true
+			w.rec.Containers[act.Container] = c
+		}
 		w.effect(func() { w.stopContainer(ctx, act, deadline) })
+	case lifecycle.Resize:
+		w.live(act.Container).busy = lifecycle.Resizing
+		w.effect(func() { w.resizeContainer(ctx, act.Container) })
 	case lifecycle.Hurry:
 		r := w.live(act.Container)
 		if r.busy == lifecycle.Starting && r.abort != nil {
@@ -303,7 +339,7 @@ func (w *worker) ref() PodRef {
 func (w *worker) facts() environ.Facts {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := environ.Facts{Pod: w.rec.Pod, HostIPs: w.agent.cfg.NodeIPs, PodIPs: w.rec.IPs, Allocatable: w.agent.allocatable(), Services: w.rec.Services}
+	f := environ.Facts{Pod: w.podLocked(), HostIPs: w.agent.cfg.NodeIPs, PodIPs: w.rec.IPs, Allocatable: w.agent.allocatable(), Services: w.rec.Services}
 	if w.rec.Pod.Spec.HostNetwork {
 		f.PodIPs = w.agent.cfg.NodeIPs
 	}

@@ -3,8 +3,7 @@ package images
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/http"
+	"math"
 	"sort"
 	"time"
 
@@ -28,7 +27,11 @@ func DefaultThresholds() Thresholds {
 }
 
 // Usage is how full a disk is.
-type Usage struct{ CapacityBytes, AvailableBytes uint64 }
+type Usage struct {
+	CapacityBytes, AvailableBytes uint64
+	// Inodes is how many files there may be; 0 where that is not fixed.
+	Inodes, InodesFree uint64
+}
 
 // DiskUsage looks at the file system that holds dir.
 func DiskUsage(dir string) (Usage, error) {
@@ -36,7 +39,7 @@ func DiskUsage(dir string) (Usage, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return Usage{}, fmt.Errorf("look at disk: %w", err)
 	}
-	return Usage{st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize)}, nil
+	return Usage{st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), st.Files, st.Ffree}, nil
 }
 
 // Candidate is an image that may go.
@@ -77,21 +80,24 @@ func Choose(all []Candidate, inUse map[string]bool, free int64, now time.Time, m
 }
 
 // Collect removes unused images when the disk at dir is fuller than the high
-// mark. inUse names config digests of running containers' images.
-func (s *Store) Collect(ctx context.Context, dir string, t Thresholds, inUse map[string]bool) (removed int, err error) {
+// mark, or with all set every image that is not in use. inUse names config digests of running containers' images.
+func (s *Store) Collect(ctx context.Context, dir string, t Thresholds, inUse map[string]bool, all bool) (removed int, err error) {
 	u, err := DiskUsage(dir)
 	if err != nil {
 		return 0, err
 	}
 	free := Excess(u, t)
+	if all {
+		free = math.MaxInt64
+	}
 	if free <= 0 {
 		return 0, nil
 	}
-	all, err := s.rt.Images(ctx)
+	have, err := s.rt.Images(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, c := range Choose(s.candidates(all), inUse, free, time.Now(), t.MinAge) {
+	for _, c := range Choose(s.candidates(have), inUse, free, time.Now(), t.MinAge) {
 		if err := s.Remove(ctx, c.Name); err != nil {
 			return removed, err
 		}
@@ -121,11 +127,4 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	}
 	s.notify()
 	return nil
-}
-
-func httpClient(d *net.Dialer) *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext, TLSHandshakeTimeout: connectTimeout,
-		ResponseHeaderTimeout: 3 * connectTimeout, ForceAttemptHTTP2: true, MaxIdleConns: 2 * MaxParallelPulls, IdleConnTimeout: connectTimeout,
-	}}
 }

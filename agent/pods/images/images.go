@@ -3,7 +3,8 @@
 // not needed.
 //
 // Concurrency: a Store is safe for use by many goroutines; pulls of one image
-// are joined, and at most MaxParallelPulls run at once.
+// are joined, and at most MaxParallelPulls run at once, MaxParallelRegistryPulls
+// of them from one registry.
 package images
 
 import (
@@ -13,48 +14,46 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podvine/podvine/agent/pods/runtime"
-)
-
-const (
-	// MaxParallelPulls bounds the pulls that run at once.
-	MaxParallelPulls = 5
-	// connectTimeout bounds reaching a registry, so that one that never answers
-	// fails fast.
-	connectTimeout = 10 * time.Second
 )
 
 // Store is the node's image store.
 type Store struct {
 	rt    *runtime.Runtime
 	slots chan struct{}
-	group singleflight.Group
+	// stall is how long a pull may receive nothing.
+	stall time.Duration
 
 	// changed holds a token after the set of images changed.
 	changed chan struct{}
 
-	mu   sync.Mutex
-	used map[string]time.Time // by config digest, guarded by mu
+	mu sync.Mutex
+	// All below is guarded by mu.
+	used       map[string]time.Time // by config digest
+	flights    map[string]*flight   // pulls under way
+	registries map[string]*registry // in use, by host
 }
 
-// New makes a Store over rt's content.
-func New(rt *runtime.Runtime) *Store {
-	return &Store{rt: rt, slots: make(chan struct{}, MaxParallelPulls), used: map[string]time.Time{}, changed: make(chan struct{}, 1)}
+// New makes a Store over rt's content. A pull that receives nothing for stall
+// is given up; 0 is DefaultStallTimeout.
+func New(rt *runtime.Runtime, stall time.Duration) *Store {
+	if stall <= 0 {
+		stall = DefaultStallTimeout
+	}
+	return &Store{
+		rt: rt, slots: make(chan struct{}, MaxParallelPulls), stall: stall, changed: make(chan struct{}, 1),
+		used: map[string]time.Time{}, flights: map[string]*flight{}, registries: map[string]*registry{},
+	}
 }
 
 // Changed receives after images came or went.
@@ -103,62 +102,6 @@ func (s *Store) touch(digest string) {
 	s.mu.Lock()
 	s.used[digest] = time.Now()
 	s.mu.Unlock()
-}
-
-// Pull fetches an image from its registry, trying the credentials in order.
-func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runtime.ImageInfo, error) {
-	full, err := Normalize(name)
-	if err != nil {
-		return runtime.ImageInfo{}, err
-	}
-	tries := matching(creds, hostOf(full), full)
-	if len(tries) == 0 {
-		tries = []Credential{{}}
-	}
-	ch := s.group.DoChan(full+fmt.Sprint(tries), func() (any, error) {
-		// The pull goes on for whoever joined it; each waiter has its own end.
-		pctx := s.rt.Context(context.WithoutCancel(ctx))
-		s.slots <- struct{}{}
-		defer func() { <-s.slots }()
-		var errs error
-		for _, c := range tries {
-			if errs = s.pull(pctx, full, c); errs == nil {
-				return nil, nil
-			}
-		}
-		return nil, errs
-	})
-	select {
-	case res := <-ch:
-		if res.Err != nil {
-			return runtime.ImageInfo{}, res.Err
-		}
-	case <-ctx.Done():
-		return runtime.ImageInfo{}, ctx.Err()
-	}
-	s.notify()
-	return s.rt.ImageInfo(ctx, full)
-}
-
-func (s *Store) pull(ctx context.Context, full string, cred Credential) error {
-	c := s.rt.Client()
-	img, err := c.Fetch(ctx, full, client.WithResolver(resolver(cred)), client.WithPlatformMatcher(platforms.Default()))
-	if err == nil {
-		err = client.NewImage(c, img).Unpack(ctx, runtime.Snapshotter)
-	}
-	if err != nil {
-		return fmt.Errorf("failed to pull and unpack image %q: %w", full, err)
-	}
-	return nil
-}
-
-func resolver(c Credential) remotes.Resolver {
-	auth := docker.NewDockerAuthorizer(docker.WithAuthCreds(func(string) (string, string, error) {
-		return c.Username, c.Password, nil
-	}))
-	dialer := &net.Dialer{Timeout: connectTimeout}
-	hosts := docker.ConfigureDefaultRegistries(docker.WithAuthorizer(auth), docker.WithPlainHTTP(docker.MatchLocalhost), docker.WithClient(httpClient(dialer)))
-	return docker.NewResolver(docker.ResolverOptions{Hosts: hosts})
 }
 
 // Import adds the images of an OCI or docker archive and returns their names.

@@ -57,10 +57,10 @@ func TestChooseTakesTheOldestUnused(t *testing.T) {
 	if !slices.Equal(got, []string{"old", "mid"}) {
 		t.Errorf("chose %v", got)
 	}
-	if n := Excess(Usage{100, 10}, DefaultThresholds()); n != 10 {
+	if n := Excess(Usage{CapacityBytes: 100, AvailableBytes: 10}, DefaultThresholds()); n != 10 {
 		t.Errorf("excess %d", n)
 	}
-	if n := Excess(Usage{100, 16}, DefaultThresholds()); n != 0 {
+	if n := Excess(Usage{CapacityBytes: 100, AvailableBytes: 16}, DefaultThresholds()); n != 0 {
 		t.Errorf("excess below the mark %d", n)
 	}
 }

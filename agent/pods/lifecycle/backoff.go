@@ -9,6 +9,8 @@ const (
 	// RestartDelayReset is how long a container must have run, or a pull been
 	// left alone, for its delay to begin anew.
 	RestartDelayReset = 10 * time.Minute
+	// ResizeRetryDelay separates tries to resize a container.
+	ResizeRetryDelay = 10 * time.Second
 	// PrepareRetryDelay separates tries to make a sandbox.
 	PrepareRetryDelay = 2 * time.Second
 )
@@ -33,7 +35,7 @@ func NextRetryDelay(current time.Duration) time.Duration {
 
 // RestartAt is when an ended container may start again.
 func (c Container) RestartAt() time.Time {
-	if c.FinishedAt.Sub(c.StartedAt) >= RestartDelayReset {
+	if c.Replace || c.FinishedAt.Sub(c.StartedAt) >= RestartDelayReset {
 		return c.FinishedAt
 	}
 	return c.FinishedAt.Add(c.Delay)

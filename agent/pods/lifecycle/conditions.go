@@ -27,6 +27,10 @@ func (d *decider) conditions(s *corev1.PodStatus) {
 		ok = reason == ""
 	}
 	set(corev1.PodReady, ok, reason, message)
+	d.resizeConditions(s)
+	if d.Shutdown != nil && d.failure == d.Shutdown {
+		set(corev1.DisruptionTarget, true, corev1.PodReasonTerminationByKubelet, d.Shutdown.Message)
+	}
 	if !hasCondition(s.Conditions, corev1.PodScheduled) {
 		set(corev1.PodScheduled, true, "", "")
 	}

@@ -74,6 +74,8 @@ func (d *decider) end() {
 // grace is how long containers get to end, in seconds.
 func (d *decider) grace() int64 {
 	switch {
+	case d.Shutdown != nil && d.ShutdownGraceSeconds != nil:
+		return *d.ShutdownGraceSeconds
 	case d.Pod.DeletionGracePeriodSeconds != nil && d.Pod.DeletionTimestamp != nil:
 		return *d.Pod.DeletionGracePeriodSeconds
 	case d.Pod.Spec.TerminationGracePeriodSeconds != nil:
@@ -83,6 +85,7 @@ func (d *decider) grace() int64 {
 }
 
 func (d *decider) stopMain(grace int64) (busy bool) {
+	busy = d.stopEphemeral(grace)
 	for i := range d.Pod.Spec.Containers {
 		busy = d.stop(d.Pod.Spec.Containers[i].Name, grace, "") || busy
 	}
@@ -108,6 +111,8 @@ func (d *decider) stopSidecars(grace int64) (busy bool) {
 func (d *decider) stop(name string, grace int64, message string) bool {
 	c := d.Containers[name]
 	switch {
+	case c.Busy == Resizing:
+		return true
 	case c.Busy == Stopping, c.Busy == Starting:
 		d.plan.do(Action{Kind: Hurry, Container: name, GraceSeconds: grace})
 		return true
@@ -129,6 +134,7 @@ func (d *decider) run() {
 		}
 		return
 	}
+	d.ephemeral()
 	if !d.initialize() {
 		return
 	}
@@ -136,7 +142,7 @@ func (d *decider) run() {
 	for i := range d.Pod.Spec.Containers {
 		done = d.keep(&d.Pod.Spec.Containers[i]) && done
 	}
-	if done && !d.stopSidecars(d.grace()) && !d.Sandbox.Busy && !d.Sandbox.Released {
+	if done && !d.stopEphemeral(d.grace()) && !d.stopSidecars(d.grace()) && !d.Sandbox.Busy && !d.Sandbox.Released {
 		d.plan.do(Action{Kind: Release})
 	}
 }
@@ -208,7 +214,9 @@ func (d *decider) keep(c *corev1.Container) bool {
 			}
 			d.stop(c.Name, grace, got.Unhealthy.Message)
 		} else if got.SpecImage != "" && got.SpecImage != c.Image {
-			d.stop(c.Name, d.grace(), fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
+			d.plan.do(Action{Kind: Stop, Container: c.Name, GraceSeconds: d.grace(), Replace: true, Message: fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)})
+		} else {
+			d.resize(c, got)
 		}
 		return false
 	case got.Phase == Exited && !d.restarts(c, got):
@@ -231,6 +239,9 @@ func (d *decider) keep(c *corev1.Container) bool {
 
 // restarts applies the restart rules to an ended container.
 func (d *decider) restarts(c *corev1.Container, got Container) bool {
+	if got.Replace {
+		return true
+	}
 	for _, r := range c.RestartPolicyRules {
 		if e := r.ExitCodes; e != nil && r.Action == corev1.ContainerRestartRuleActionRestart && matches(e, got.ExitCode) {
 			return true

@@ -82,6 +82,11 @@ func deleted(p *corev1.Pod, grace int64) *corev1.Pod {
 	return p
 }
 
+func debugged(p *corev1.Pod) *corev1.Pod {
+	p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "img"}}}
+	return p
+}
+
 func TestDecide(t *testing.T) {
 	const always, onFailure, never = corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever
 	noSandbox := func(v View) View { v.Sandbox = Sandbox{}; return v }
@@ -115,6 +120,12 @@ func TestDecide(t *testing.T) {
 		{"sidecar ends last", view(pod(never, "side:s", "main:a"), up("s"), down("a", 0)), "Stop s 30", corev1.PodRunning},
 		{"unhealthy", view(pod(always, "main:a"), with(up("a"), func(c *Container) { c.Unhealthy = &Unhealthy{GraceSeconds: ptr.To(int64(7))} })), "Stop a 7", corev1.PodRunning},
 		{"another image", view(pod(always, "main:a"), with(up("a"), func(c *Container) { c.SpecImage = "old" })), "Stop a 30", corev1.PodRunning},
+		{"debugger starts beside a waiting init", view(debugged(pod(always, "init:i", "main:a")), with(down("i", 1), slow)), "Start e", corev1.PodPending},
+		{"debugger runs once", view(debugged(pod(always, "main:a")), up("a"), down("e", 1)), "", corev1.PodRunning},
+		{"debugger waits for its next pull", view(debugged(pod(always, "main:a")), up("a"), Container{Name: "e", RetryAt: epoch.Add(time.Minute)}), "", corev1.PodRunning},
+		{"debugger does not outlive the pod", view(debugged(pod(never, "main:a")), down("a", 0), up("e")), "Stop e 30", corev1.PodSucceeded},
+		{"no debugger for an ended pod", view(debugged(pod(never, "main:a")), down("a", 0)), "Release", corev1.PodSucceeded},
+		{"deletion stops debuggers", view(deleted(debugged(pod(always, "main:a")), 9), up("a"), up("e")), "Stop e 9, Stop a 9", corev1.PodRunning},
 		{"deletion stops mains", view(deleted(pod(always, "side:s", "main:a", "main:b"), 9), up("s"), up("a"), up("b")), "Stop a 9, Stop b 9", corev1.PodRunning},
 		{"then sidecars", view(deleted(pod(always, "side:s", "side:r", "main:a"), 9), up("s"), up("r"), down("a", 0)), "Stop r 9", corev1.PodRunning},
 		{"hurry", view(deleted(pod(always, "main:a"), 0), with(up("a"), func(c *Container) { c.Busy = Stopping })), "Hurry a 0", corev1.PodRunning},

@@ -30,7 +30,11 @@ func drawWorld(t *rapid.T) *world {
 	if rapid.Bool().Draw(t, "two") {
 		names = append(names, "main:b")
 	}
-	return &world{t: t, view: View{Pod: pod(policy, names...), Now: epoch, StartTime: epoch, Containers: map[string]Container{}}}
+	p := pod(policy, names...)
+	if rapid.Bool().Draw(t, "debugged") {
+		p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "img"}}}
+	}
+	return &world{t: t, view: View{Pod: p, Now: epoch, StartTime: epoch, Containers: map[string]Container{}}}
 }
 
 // step decides, checks, and acts.
@@ -67,6 +71,9 @@ func (w *world) act(a Action) {
 		if c.Phase == Running {
 			w.t.Fatalf("started %s twice", a.Container)
 		}
+		if a.Container == "e" && c.Attempts > 0 {
+			w.t.Fatal("an ephemeral container ran twice")
+		}
 		if c.Attempts > 0 {
 			c.Delay = NextRestartDelay(c.Delay, c.FinishedAt.Sub(c.StartedAt))
 		}
@@ -101,7 +108,7 @@ func TestAnyLifeEnds(t *testing.T) {
 		for range steps {
 			w.step()
 			w.checkOrder()
-			for _, name := range []string{"i", "s", "j", "a", "b"} {
+			for _, name := range []string{"i", "s", "j", "a", "b", "e"} {
 				c, ok := w.view.Containers[name]
 				if ok && c.Phase == Running && rapid.IntRange(0, 3).Draw(t, "ends") == 0 {
 					c.Phase, c.FinishedAt, c.ExitCode = Exited, w.view.Now, rapid.SampledFrom([]int32{0, 1}).Draw(t, "code")

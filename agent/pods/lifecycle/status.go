@@ -19,8 +19,9 @@ func (d *decider) status() corev1.PodStatus {
 	d.addresses(&s)
 	s.InitContainerStatuses = d.containerStatuses(d.Pod.Spec.InitContainers, d.Standing.InitContainerStatuses)
 	s.ContainerStatuses = d.containerStatuses(d.Pod.Spec.Containers, d.Standing.ContainerStatuses)
+	s.EphemeralContainerStatuses = d.ephemeralStatuses()
 	if d.Rejected != nil {
-		s.InitContainerStatuses, s.ContainerStatuses = nil, nil
+		s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses = nil, nil, nil
 	}
 	s.Phase = d.phase()
 	s.Reason, s.Message = "", ""
@@ -173,21 +174,28 @@ func (d *decider) containerStatus(c *corev1.Container, got Container) corev1.Con
 	started := got.Phase == Running && got.Started
 	s.Started = &started
 	s.Ready = started && got.Ready
+	once := d.isEphemeral(c.Name)
+	if once {
+		s.Started, s.Ready = nil, false
+	}
 	if d.isInit(c.Name) && !Sidecar(c) {
 		s.Ready = got.Phase == Exited && got.ExitCode == 0
 	}
 	switch {
 	case got.Phase == Running:
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(got.StartedAt.Truncate(time.Second))}
-		s.AllocatedResources = c.Resources.Requests
-		s.Resources = c.Resources.DeepCopy()
+		given := d.given(c)
+		s.AllocatedResources = given.Resources.DeepCopy().Requests
+		if s.Resources = got.Applied.DeepCopy(); s.Resources == nil {
+			s.Resources = given.Resources.DeepCopy()
+		}
 		s.VolumeMounts = got.Mounts
 	case got.Problem != nil && !d.ending:
 		s.State.Waiting = d.problem(got)
 		if got.Phase == Exited {
 			s.LastTerminationState.Terminated = got.Terminated()
 		}
-	case got.Phase == Exited && !d.ending && d.restarts(c, got) && got.Delay > 0:
+	case got.Phase == Exited && !once && !d.ending && d.restarts(c, got) && got.Delay > 0:
 		s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: BackOffMessage(d.Pod, got)}
 		s.LastTerminationState.Terminated = got.Terminated()
 	case got.Phase == Exited:
@@ -225,6 +233,11 @@ func (d *decider) imageOf(name string) string {
 			}
 		}
 	}
+	for i := range d.Pod.Spec.EphemeralContainers {
+		if e := &d.Pod.Spec.EphemeralContainers[i]; e.Name == name {
+			return e.Image
+		}
+	}
 	return ""
 }
 
@@ -232,6 +245,9 @@ func (d *decider) imageOf(name string) string {
 const ContainerIDPrefix = "containerd://"
 
 func (d *decider) waitingReason(c *corev1.Container) string {
+	if d.isEphemeral(c.Name) {
+		return "ContainerCreating"
+	}
 	if len(d.Pod.Spec.InitContainers) > 0 && (!d.isInit(c.Name) || d.Pod.Spec.InitContainers[0].Name != c.Name) {
 		return "PodInitializing"
 	}

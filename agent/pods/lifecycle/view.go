@@ -32,6 +32,7 @@ const (
 	Idle     Busy = ""
 	Starting Busy = "starting"
 	Stopping Busy = "stopping"
+	Resizing Busy = "resizing"
 )
 
 // Container is what is known of one container of a pod. It is kept on disk as
@@ -69,7 +70,15 @@ type Container struct {
 	Ready   bool `json:"ready,omitempty"`
 	// Unhealthy is set when a probe asks for a restart.
 	Unhealthy *Unhealthy `json:"unhealthy,omitempty"`
-	// Resources and mounts that the running container was made with.
+	// Applied is the size that the running container has; nil for one whose size
+	// is not known.
+	Applied *corev1.ResourceRequirements `json:"applied,omitempty"`
+	// ResizeError is why the last resize failed; it is tried again at ResizeAt.
+	ResizeError string    `json:"resizeError,omitempty"`
+	ResizeAt    time.Time `json:"resizeAt,omitzero"`
+	// Replace is set while a container is stopped only to be made anew.
+	Replace bool `json:"replace,omitempty"`
+	// Mounts that the running container was made with.
 	Mounts []corev1.VolumeMountStatus `json:"mounts,omitempty"`
 	User   *corev1.ContainerUser      `json:"user,omitempty"`
 }
@@ -98,7 +107,11 @@ type Sandbox struct {
 
 // View is everything Decide looks at.
 type View struct {
-	Pod     *corev1.Pod
+	Pod *corev1.Pod
+	// Given is the pod with the sizes that the node has room for; nil for those
+	// that it asks for. Resize is why the two differ.
+	Given   *corev1.Pod
+	Resize  Verdict
 	Now     time.Time
 	Sandbox Sandbox
 	// Containers by name; a missing one is Absent.
@@ -112,6 +125,9 @@ type View struct {
 	HostIPs   []string
 	// Shutdown asks for the end of the pod for another reason than deletion.
 	Shutdown *Rejection
+	// ShutdownGraceSeconds is what the pod's containers get then; nil for what
+	// the pod asks for.
+	ShutdownGraceSeconds *int64
 	// Finished is set once the API was told to forget the pod.
 	Finished bool
 }
@@ -130,6 +146,8 @@ const (
 	Start Kind = "Start"
 	// Stop ends a running container: preStop hook, signal, grace, kill.
 	Stop Kind = "Stop"
+	// Resize gives a running container another size.
+	Resize Kind = "Resize"
 	// Hurry shortens a Stop that is under way to GraceSeconds from now, and gives
 	// a start up that has made no container yet.
 	Hurry Kind = "Hurry"
@@ -146,6 +164,9 @@ type Action struct {
 	GraceSeconds int64
 	// Message explains a Stop to users; "" for the usual words.
 	Message string
+	// Replace marks a Stop after which the container starts again whatever its
+	// restart policy.
+	Replace bool
 }
 
 // Plan is what Decide wants.

@@ -18,17 +18,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/pods/images"
+	"github.com/podvine/podvine/agent/pods/lifecycle"
+	"github.com/podvine/podvine/agent/pods/ocispec"
 	podruntime "github.com/podvine/podvine/agent/pods/runtime"
-)
-
-// The marks at which a node says that it is short of something.
-const (
-	minMemoryBytes  = 100 << 20
-	minDiskPercent  = 10
-	minImagePercent = 15
-	minPidPercent   = 10
 )
 
 // Facts are what the machine says of itself.
@@ -40,6 +35,7 @@ type Facts struct {
 	MachineID, SystemUUID       string
 	BootID, Kernel, OSImage     string
 	ContainerRuntime            string
+	HugePages                   []ocispec.HugePages
 }
 
 // Arch is the machine's architecture in Kubernetes' words.
@@ -53,6 +49,9 @@ func Probe(dataDir, imageDir string) (Facts, error) {
 		return f, err
 	}
 	if f.ImageDisk, err = images.DiskUsage(imageDir); err != nil {
+		return f, err
+	}
+	if f.HugePages, err = ocispec.DetectHugePages(); err != nil {
 		return f, err
 	}
 	mem, err := os.ReadFile("/proc/meminfo")
@@ -120,6 +119,10 @@ type Input struct {
 	Port           int32
 	KubeletVersion string
 	Images         []corev1.ContainerImage
+	// Handlers are what a RuntimeClass may name.
+	Handlers []corev1.NodeRuntimeHandler
+	// Pressure is what the node is short of.
+	Pressure lifecycle.Pressure
 }
 
 // Decide returns the status that should stand.
@@ -132,6 +135,11 @@ func Decide(standing corev1.NodeStatus, in Input) corev1.NodeStatus {
 		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(f.Disk.CapacityBytes), resource.BinarySI),
 		corev1.ResourcePods:             *resource.NewQuantity(int64(in.MaxPods), resource.DecimalSI),
 	}
+	usable := f.MemoryBytes
+	for _, h := range f.HugePages {
+		s.Capacity[h.Resource()] = *resource.NewQuantity(h.TotalBytes, resource.BinarySI)
+		usable -= h.TotalBytes
+	}
 	// Devices and other extended resources are others' to announce.
 	for name, q := range standing.Capacity {
 		if strings.Contains(string(name), "/") {
@@ -140,6 +148,9 @@ func Decide(standing corev1.NodeStatus, in Input) corev1.NodeStatus {
 	}
 	s.Allocatable = corev1.ResourceList{}
 	for name, q := range s.Capacity {
+		if name == corev1.ResourceMemory {
+			q = *resource.NewQuantity(usable, resource.BinarySI)
+		}
 		if r, ok := in.Reserved[name]; ok {
 			q = q.DeepCopy()
 			q.Sub(r)
@@ -160,15 +171,13 @@ func Decide(standing corev1.NodeStatus, in Input) corev1.NodeStatus {
 		ContainerRuntimeVersion: f.ContainerRuntime, KubeletVersion: in.KubeletVersion, OperatingSystem: "linux", Architecture: Arch(),
 	}
 	s.Images = in.Images
+	s.RuntimeHandlers = in.Handlers
+	s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: ptr.To(true)}
 	conditions(&s, in)
 	return s
 }
 
 func conditions(s *corev1.NodeStatus, in Input) {
-	f := in.Facts
-	low := func(u images.Usage, percent uint64) bool {
-		return u.CapacityBytes > 0 && u.AvailableBytes*100/u.CapacityBytes < percent
-	}
 	pressure := func(t corev1.NodeConditionType, on bool, yes, yesText, no, noText string) {
 		c := corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: no, Message: noText}
 		if on {
@@ -176,11 +185,11 @@ func conditions(s *corev1.NodeStatus, in Input) {
 		}
 		set(s, c, in.Now)
 	}
-	pressure(corev1.NodeMemoryPressure, f.AvailableBytes < minMemoryBytes,
+	pressure(corev1.NodeMemoryPressure, in.Pressure.Memory,
 		"KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
-	pressure(corev1.NodeDiskPressure, low(f.Disk, minDiskPercent) || low(f.ImageDisk, minImagePercent),
+	pressure(corev1.NodeDiskPressure, in.Pressure.Disk,
 		"KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
-	pressure(corev1.NodePIDPressure, f.MaxPids > 0 && (f.MaxPids-f.Pids)*100/f.MaxPids < minPidPercent,
+	pressure(corev1.NodePIDPressure, in.Pressure.PID,
 		"KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
 	set(s, corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"}, in.Now)
 }

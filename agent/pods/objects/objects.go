@@ -324,6 +324,9 @@ func Refs(pod *corev1.Pod) []Ref {
 			containerRefs(&list[i], add)
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		containerRefs((*corev1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon), add)
+	}
 	return out
 }
 

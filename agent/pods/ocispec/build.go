@@ -58,10 +58,14 @@ func Build(in Input) (*specs.Spec, []string, error) {
 		Linux: &specs.Linux{
 			CgroupsPath: in.CgroupPath,
 			Namespaces:  namespaces(in, privileged),
-			Resources:   containerResources(in.Container, in.Host),
+			Resources:   Resources(in.Container, in.Host),
 			Sysctl:      sysctls(in.Pod),
 		},
 		Annotations: map[string]string{},
+	}
+	limits, notice := hugePageLimits(in.Container, in.Host)
+	if s.Linux.Resources.HugepageLimits = limits; notice != "" {
+		notices = append(notices, notice)
 	}
 	if err := devices(s, privileged); err != nil {
 		return nil, nil, err
@@ -69,6 +73,7 @@ func Build(in Input) (*specs.Spec, []string, error) {
 	if !privileged {
 		maskPaths(s, in.Container)
 	}
+	mapUsers(s, in)
 	if err := applySeccomp(s, in, privileged); err != nil {
 		return nil, nil, err
 	}
@@ -275,6 +280,22 @@ func baseMounts(in Input, privileged bool) []specs.Mount {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(quiet), sysMode)},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(slices.Clone(quiet), "relatime", sysMode)},
 		{Destination: "/dev/shm", Type: "bind", Source: in.Sandbox.Shm, Options: []string{"rbind", "rw"}},
+	}
+}
+
+// mapUsers puts the container into the pod's user namespace. What is mounted
+// from the host shows the owners it has there.
+func mapUsers(s *specs.Spec, in Input) {
+	u := in.Sandbox.Users
+	if u == nil {
+		return
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: u.FirstID, Size: u.Count}}
+	s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: in.Sandbox.User})
+	own := len(s.Mounts) - len(in.Mounts)
+	for i := range s.Mounts[own:] {
+		s.Mounts[own+i].UIDMappings, s.Mounts[own+i].GIDMappings = ids, ids
 	}
 }
 

@@ -105,7 +105,7 @@ func TestResources(t *testing.T) {
 		Requests: corev1.ResourceList{corev1.ResourceCPU: q("100m")},
 		Limits:   corev1.ResourceList{corev1.ResourceCPU: q("5m"), corev1.ResourceMemory: q("1Mi")},
 	}}
-	res := containerResources(&c, Host{LimitSwap: true})
+	res := Resources(&c, Host{LimitSwap: true})
 	if *res.CPU.Shares != 102 || *res.CPU.Quota != 1000 || *res.Memory.Limit != 1<<20 || *res.Memory.Swap != 1<<20 {
 		t.Errorf("CPU %+v, memory %+v", res.CPU, res.Memory)
 	}

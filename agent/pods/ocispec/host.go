@@ -25,6 +25,10 @@ type Host struct {
 	MemoryBytes int64
 	// LimitSwap is set where the kernel can limit memory and swap together.
 	LimitSwap bool
+	// HugePages are the sizes that there are; HugeTLB is set where a cgroup can
+	// limit them.
+	HugePages []HugePages
+	HugeTLB   bool
 	// SeccompRoot holds Localhost profiles.
 	SeccompRoot string
 	// Rlimits of our own process are what containers inherit; none are raised.
@@ -63,6 +67,9 @@ func DetectHost(seccompRoot string, limitSwap bool) (Host, error) {
 		if h.OOMScoreAdjMin, err = strconv.Atoi(strings.TrimSpace(string(own))); err != nil {
 			return h, fmt.Errorf("read own OOM score: %w", err)
 		}
+	}
+	if h.HugePages, err = DetectHugePages(); err != nil {
+		return h, err
 	}
 	mem, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

@@ -32,7 +32,8 @@ func Quota(milliCPU int64) int64 {
 	return max(milliCPU*sandbox.CPUPeriodMicros/milliPerCPU, minQuotaMicros)
 }
 
-func containerResources(c *corev1.Container, h Host) *specs.LinuxResources {
+// Resources are a container's limits as the kernel takes them.
+func Resources(c *corev1.Container, h Host) *specs.LinuxResources {
 	shares := Shares(requestOf(c, corev1.ResourceCPU).MilliValue())
 	res := &specs.LinuxResources{
 		CPU:    &specs.LinuxCPU{Shares: &shares},
@@ -134,6 +135,12 @@ func PodLimits(pod *corev1.Pod, pids int64) sandbox.Limits {
 		if q, ok := r.Requests[corev1.ResourceCPU]; ok {
 			l.CPUShares = Shares(q.MilliValue())
 		}
+	}
+	if q, ok := pod.Spec.Overhead[corev1.ResourceCPU]; ok && l.CPUQuotaMicros > 0 {
+		l.CPUQuotaMicros += Quota(q.MilliValue())
+	}
+	if q, ok := pod.Spec.Overhead[corev1.ResourceMemory]; ok && l.MemoryBytes > 0 {
+		l.MemoryBytes += q.Value()
 	}
 	return l
 }

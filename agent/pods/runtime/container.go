@@ -75,6 +75,8 @@ type Found struct {
 	Labels map[string]string
 	State  State
 	Pid    uint32
+	// CreatedAt is when it was made.
+	CreatedAt time.Time
 	// Exit is set when State is StateExited.
 	Exit stream.Exit
 }
@@ -145,7 +147,7 @@ func (r *Runtime) prepareRoot(ctx context.Context, s Spec) ([]*types.Mount, erro
 	if s.Image == "" {
 		return []*types.Mount{{Type: "bind", Source: s.RootDir, Options: []string{"rbind", "rw"}}}, nil
 	}
-	mounts, err := r.prepareSnapshot(ctx, s.ID, s.Image)
+	mounts, err := r.prepareSnapshot(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -156,13 +158,20 @@ func (r *Runtime) prepareRoot(ctx context.Context, s Spec) ([]*types.Mount, erro
 	return out, nil
 }
 
-func (r *Runtime) prepareSnapshot(ctx context.Context, key, image string) ([]mount.Mount, error) {
+func (r *Runtime) prepareSnapshot(ctx context.Context, s Spec) ([]mount.Mount, error) {
+	key, image := s.ID, s.Image
 	info, err := r.ImageInfo(ctx, image)
 	if err != nil {
 		return nil, err
 	}
 	sn := r.Client().SnapshotService(Snapshotter)
-	root := snapshots.WithLabels(map[string]string{gcRootLabel: time.Now().UTC().Format(time.RFC3339)})
+	marks := map[string]string{gcRootLabel: time.Now().UTC().Format(time.RFC3339)}
+	if s.OCI.Linux != nil && len(s.OCI.Linux.UIDMappings) > 0 {
+		u, g := s.OCI.Linux.UIDMappings[0], s.OCI.Linux.GIDMappings[0]
+		marks[snapshots.LabelSnapshotUIDMapping] = fmt.Sprintf("%d:%d:%d", u.ContainerID, u.HostID, u.Size)
+		marks[snapshots.LabelSnapshotGIDMapping] = fmt.Sprintf("%d:%d:%d", g.ContainerID, g.HostID, g.Size)
+	}
+	root := snapshots.WithLabels(marks)
 	mounts, err := sn.Prepare(ctx, key, info.ChainID, root)
 	if errdefs.IsNotFound(err) {
 		if err := r.unpack(ctx, image); err != nil {
@@ -183,6 +192,25 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 		return fmt.Errorf("start container: %w", native(err))
 	}
 	return nil
+}
+
+// WrittenBytes is what a container has written to its own root file system.
+func (r *Runtime) WrittenBytes(ctx context.Context, id string) (int64, error) {
+	u, err := r.Client().SnapshotService(Snapshotter).Usage(r.Context(ctx), id)
+	if err != nil {
+		return 0, fmt.Errorf("measure root file system: %w", err)
+	}
+	return u.Size, nil
+}
+
+// Pid is the process of a running container, as the host sees it.
+func (r *Runtime) Pid(ctx context.Context, id string) (uint32, error) {
+	r.calls.Add(1)
+	resp, err := r.tasks.Get(r.Context(ctx), &tasksapi.GetRequest{ContainerID: id})
+	if err != nil {
+		return 0, fmt.Errorf("inspect container: %w", native(err))
+	}
+	return resp.Process.Pid, nil
 }
 
 // Kill sends a signal to a container's first process. A container that is gone
@@ -247,7 +275,7 @@ func (r *Runtime) List(ctx context.Context) ([]Found, error) {
 	}
 	out := make([]Found, 0, len(recs))
 	for _, rec := range recs {
-		f := Found{ID: rec.ID, Labels: rec.Labels, State: StateUnknown}
+		f := Found{ID: rec.ID, Labels: rec.Labels, CreatedAt: rec.CreatedAt, State: StateUnknown}
 		r.calls.Add(1)
 		resp, err := r.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: rec.ID})
 		switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,6 +51,16 @@ func (c Cgroups) Unified() bool { return c.v2 }
 func (c Cgroups) SwapAccounted() bool {
 	_, err := os.Stat(filepath.Join(c.root, "memory", "memory.memsw.limit_in_bytes"))
 	return err == nil
+}
+
+// LimitsHugePages tells whether a cgroup can limit huge pages.
+func (c Cgroups) LimitsHugePages() bool {
+	if !c.v2 {
+		_, err := os.Stat(filepath.Join(c.root, "hugetlb"))
+		return err == nil
+	}
+	raw, err := os.ReadFile(filepath.Join(c.root, "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(raw)), "hugetlb")
 }
 
 // Make creates the cgroup path (relative, as podvine/burstable/podX) with its

@@ -35,10 +35,26 @@ type Options struct {
 	// HostNetwork and HostIPC leave the pod in the host's namespaces. A pod on
 	// the host's network keeps the host's name too.
 	HostNetwork, HostIPC bool
+	// Users gives the pod a user namespace, which owns the others; nil is the
+	// host's.
+	Users *Users
+}
+
+// Users describe a user namespace: its IDs 0 to Count-1 are FirstID and up of
+// the host.
+type Users struct {
+	FirstID, Count uint32
+	// Helper is a program that waits; it holds the namespaces until they are pinned.
+	Helper []string
 }
 
 // Paths are the pinned namespaces; "" is the host's.
-type Paths struct{ Net, IPC, UTS, Shm string }
+type Paths struct {
+	Net, IPC, UTS, Shm string
+	// User is the namespace of Users, which says how it maps.
+	User  string
+	Users *Users
+}
 
 type pin struct {
 	name string
@@ -52,6 +68,9 @@ func (o Options) pins() []pin {
 	}
 	if !o.HostIPC {
 		p = append(p, pin{"ipc", unix.CLONE_NEWIPC})
+	}
+	if o.Users != nil {
+		p = append(p, pin{"user", unix.CLONE_NEWUSER})
 	}
 	return p
 }
@@ -74,14 +93,12 @@ func Make(o Options) (paths Paths, fresh bool, err error) {
 			return Paths{}, false, errors.Join(err, Remove(o.Dir))
 		}
 	}
-	errc := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with this goroutine, and what
-		// it was in lives on in the pins.
-		runtime.LockOSThread()
-		errc <- pinNamespaces(o)
-	}()
-	if err := <-errc; err != nil {
+	if o.Users != nil {
+		err = pinOwned(o)
+	} else {
+		err = onThread(func() error { return pinNamespaces(o) })
+	}
+	if err != nil {
 		return Paths{}, false, errors.Join(err, Remove(o.Dir))
 	}
 	return o.paths(), true, nil
@@ -94,6 +111,9 @@ func (o Options) paths() Paths {
 	}
 	if !o.HostIPC {
 		p.IPC, p.Shm = filepath.Join(o.Dir, "ipc"), filepath.Join(o.Dir, "shm")
+	}
+	if o.Users != nil {
+		p.User, p.Users = filepath.Join(o.Dir, "user"), o.Users
 	}
 	return p
 }
@@ -133,17 +153,32 @@ func pinNamespaces(o Options) error {
 			return fmt.Errorf("set host name: %w", err)
 		}
 	}
+	return pinAll(o, fmt.Sprintf("/proc/self/task/%d/ns", unix.Gettid()))
+}
+
+// pinAll pins the namespaces in a folder of /proc.
+func pinAll(o Options, from string) error {
 	for _, p := range o.pins() {
 		to := filepath.Join(o.Dir, p.name)
 		if err := os.WriteFile(to, nil, 0o444); err != nil {
 			return fmt.Errorf("make pin: %w", err)
 		}
-		from := fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), p.name)
-		if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(filepath.Join(from, p.name), to, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("pin %s namespace: %w", p.name, err)
 		}
 	}
 	return nil
+}
+
+// onThread runs f on a thread that is never unlocked: it ends with its
+// goroutine, and what it was in lives on in pins.
+func onThread(f func() error) error {
+	errc := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		errc <- f()
+	}()
+	return <-errc
 }
 
 func loopbackUp() error {
@@ -177,7 +212,7 @@ func mountShm(dir string) error {
 
 // Remove releases the pins below dir. Namespaces end with their last process.
 func Remove(dir string) error {
-	for _, name := range []string{"net", "uts", "ipc", "shm"} {
+	for _, name := range []string{"net", "uts", "ipc", "user", "shm"} {
 		err := unix.Unmount(filepath.Join(dir, name), unix.MNT_DETACH)
 		if err != nil && err != unix.EINVAL && err != unix.ENOENT {
 			return fmt.Errorf("release %s: %w", name, err)

@@ -3,8 +3,10 @@
 // and tokens.
 //
 // Ownership: a Vault owns its folder. Each entry is one file, replaced
-// atomically. Concurrency: safe for use by many goroutines; two writers of one
-// entry leave one of the two values.
+// atomically, and outlives a power cut once Put has returned.
+//
+// Concurrency: safe for use by many goroutines; two writers of one entry leave
+// one of the two values.
 package vault
 
 import (
@@ -70,7 +72,7 @@ func loadKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("make vault key: %w", err)
 	}
 	_, werr := f.Write(key)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(werr, f.Sync(), f.Close(), syncFolder(filepath.Dir(path))); err != nil {
 		return nil, fmt.Errorf("write vault key: %w", err)
 	}
 	return key, nil
@@ -84,6 +86,18 @@ type entry struct {
 func (v *Vault) path(kind, key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return filepath.Join(v.dir, kind, hex.EncodeToString(sum[:]))
+}
+
+// makeFolder makes a kind's folder, its name included, once and for all.
+func (v *Vault) makeFolder(kind string) error {
+	err := os.Mkdir(filepath.Join(v.dir, kind), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make vault folder: %w", err)
+	}
+	return syncFolder(v.dir)
 }
 
 // Put stores value, anything that encodes to JSON, under kind and key.
@@ -101,19 +115,31 @@ func (v *Vault) Put(kind, key string, value any) error {
 		return fmt.Errorf("encrypt %s: %w", kind, err)
 	}
 	sealed := v.aead.Seal(nonce, nonce, plain, []byte(kind))
-	if err := os.MkdirAll(filepath.Join(v.dir, kind), 0o700); err != nil {
-		return fmt.Errorf("make vault folder: %w", err)
+	if err := v.makeFolder(kind); err != nil {
+		return err
 	}
 	tmp, err := os.CreateTemp(filepath.Join(v.dir, kind), ".new-*")
 	if err != nil {
 		return fmt.Errorf("store %s: %w", kind, err)
 	}
 	_, werr := tmp.Write(sealed)
-	if err := errors.Join(werr, tmp.Close()); err != nil {
+	if err := errors.Join(werr, tmp.Sync(), tmp.Close()); err != nil {
 		return fmt.Errorf("store %s: %w", kind, errors.Join(err, os.Remove(tmp.Name())))
 	}
 	if err := os.Rename(tmp.Name(), v.path(kind, key)); err != nil {
-		return fmt.Errorf("store %s: %w", kind, err)
+		return fmt.Errorf("store %s: %w", kind, errors.Join(err, os.Remove(tmp.Name())))
+	}
+	return syncFolder(filepath.Join(v.dir, kind))
+}
+
+// syncFolder makes the names in a folder outlive a power cut.
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open vault folder: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync vault folder: %w", err)
 	}
 	return nil
 }

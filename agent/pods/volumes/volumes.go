@@ -165,6 +165,12 @@ func (p Pod) emptyDir(dir string, v *corev1.EmptyDirVolumeSource) error {
 		}
 		return ensureTmpfs(dir, opts)
 	}
+	if page, err := p.hugePage(v); err != nil || page != "" {
+		if err != nil {
+			return err
+		}
+		return ensureHuge(dir, page, mode, group)
+	}
 	return fmt.Errorf("emptyDir medium %q is not supported by this version", v.Medium)
 }
 

@@ -38,7 +38,7 @@ const (
 )
 
 // Programs are the binaries that tests run.
-type Programs struct{ Shim, Runc, Box string }
+type Programs struct{ Shim, Runc, Box, Health string }
 
 // Build builds the programs into the module's .build folder, or finds them
 // there. Go's build cache makes a second build cheap.
@@ -51,9 +51,9 @@ func Build() (Programs, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Programs{}, err
 	}
-	p := Programs{Shim: filepath.Join(dir, "podvine-shim"), Runc: filepath.Join(dir, "runc-"+runcVersion), Box: filepath.Join(dir, "testbox")}
+	p := Programs{Shim: filepath.Join(dir, "podvine-shim"), Runc: filepath.Join(dir, "runc-"+runcVersion), Box: filepath.Join(dir, "testbox"), Health: filepath.Join(dir, "testhealth")}
 	const mod = "github.com/podvine/podvine/agent/pods/"
-	for out, pkg := range map[string]string{p.Shim: mod + "shim/podvine-shim", p.Box: mod + "internal/testbox"} {
+	for out, pkg := range map[string]string{p.Shim: mod + "shim/podvine-shim", p.Box: mod + "internal/testbox", p.Health: mod + "internal/testhealth"} {
 		if err := build(root, []string{"CGO_ENABLED=0"}, out, "-ldflags=-s -w", pkg); err != nil {
 			return p, err
 		}
@@ -97,6 +97,23 @@ func output(dir, name string, args ...string) (string, error) {
 // Archive makes a docker archive of an image whose root holds the test program
 // and an /etc/passwd with a user "app".
 func Archive(box, image string, change func(*v1.Config)) (io.Reader, error) {
+	img, err := NewImage(box, change)
+	if err != nil {
+		return nil, err
+	}
+	tag, err := name.NewTag(image)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	if err := tarball.Write(tag, img, &out); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// NewImage makes the image that Archive packs.
+func NewImage(box string, change func(*v1.Config)) (v1.Image, error) {
 	prog, err := os.ReadFile(box)
 	if err != nil {
 		return nil, err
@@ -136,18 +153,7 @@ func Archive(box, image string, change func(*v1.Config)) (io.Reader, error) {
 	if change != nil {
 		change(&file.Config)
 	}
-	if img, err = mutate.ConfigFile(img, file); err != nil {
-		return nil, err
-	}
-	tag, err := name.NewTag(image)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	if err := tarball.Write(tag, img, &out); err != nil {
-		return nil, err
-	}
-	return &out, nil
+	return mutate.ConfigFile(img, file)
 }
 
 // Wait polls until ok, and fails the test with what when it never is.

@@ -1,0 +1,269 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/platforms"
+
+	"github.com/podvine/podvine/agent/pods/runtime"
+)
+
+const (
+	// MaxParallelPulls bounds the pulls that run at once.
+	MaxParallelPulls = 16
+	// MaxParallelRegistryPulls bounds those from one registry, so that one that
+	// stalls leaves places to the others.
+	MaxParallelRegistryPulls = 5
+	// connectTimeout bounds reaching a registry, so that one that never answers
+	// fails fast.
+	connectTimeout = 10 * time.Second
+	// DefaultStallTimeout is how long a pull may wait for a registry without
+	// receiving a byte.
+	DefaultStallTimeout = 30 * time.Second
+	// stallChecks is how often in that time the pull is looked at.
+	stallChecks = 10
+)
+
+// ErrStalled is wrapped in the error of a pull whose registry stopped sending.
+var ErrStalled = errors.New("the registry sends nothing")
+
+// flight is one pull that any number of callers wait for.
+type flight struct {
+	done    chan struct{}
+	err     error // set before done is closed
+	waiters int   // guarded by Store.mu
+	cancel  context.CancelFunc
+}
+
+// Pull fetches an image from its registry, trying the credentials in order.
+// Callers that want the same with the same credentials share one pull, which
+// is given up when the last of them is.
+func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runtime.ImageInfo, error) {
+	full, err := Normalize(name)
+	if err != nil {
+		return runtime.ImageInfo{}, err
+	}
+	tries := matching(creds, hostOf(full), full)
+	if len(tries) == 0 {
+		tries = []Credential{{}}
+	}
+	key := full + fmt.Sprint(tries)
+	f := s.board(ctx, key, full, tries)
+	select {
+	case <-f.done:
+		err = f.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.leave(key, f)
+	if err != nil {
+		return runtime.ImageInfo{}, err
+	}
+	s.notify()
+	return s.rt.ImageInfo(ctx, full)
+}
+
+// board joins the pull under way, or begins it.
+func (s *Store) board(ctx context.Context, key, full string, tries []Credential) *flight {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.flights[key]
+	if f == nil {
+		// The pull goes on for whoever joins it; each caller has its own end.
+		fctx, cancel := context.WithCancel(s.rt.Context(context.WithoutCancel(ctx)))
+		f = &flight{done: make(chan struct{}), cancel: cancel}
+		s.flights[key] = f
+		go func() {
+			f.err = s.fly(fctx, full, tries)
+			s.mu.Lock()
+			if s.flights[key] == f {
+				delete(s.flights, key)
+			}
+			s.mu.Unlock()
+			cancel()
+			close(f.done)
+		}()
+	}
+	f.waiters++
+	return f
+}
+
+// leave ends a pull that nobody waits for any more.
+func (s *Store) leave(key string, f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.waiters--
+	if f.waiters > 0 {
+		return
+	}
+	f.cancel()
+	if s.flights[key] == f {
+		delete(s.flights, key)
+	}
+}
+
+// registry is the places for pulls from one registry.
+type registry struct {
+	slots chan struct{}
+	users int // guarded by Store.mu
+}
+
+// fly pulls as soon as there is a place for it.
+func (s *Store) fly(ctx context.Context, full string, tries []Credential) error {
+	from, release := s.enter(hostOf(full))
+	defer release()
+	for _, slots := range []chan struct{}{from.slots, s.slots} {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var errs error
+	for _, c := range tries {
+		if errs = s.pull(ctx, full, c); errs == nil || errors.Is(errs, ErrStalled) {
+			return errs
+		}
+	}
+	return errs
+}
+
+// enter finds a registry's places, which are forgotten with their last user.
+func (s *Store) enter(host string) (*registry, func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.registries[host]
+	if r == nil {
+		r = &registry{slots: make(chan struct{}, MaxParallelRegistryPulls)}
+		s.registries[host] = r
+	}
+	r.users++
+	return r, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if r.users--; r.users == 0 {
+			delete(s.registries, host)
+		}
+	}
+}
+
+func (s *Store) pull(ctx context.Context, full string, cred Credential) error {
+	fctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	p := &progress{}
+	go p.watch(fctx, s.stall, giveUp)
+	c := s.rt.Client()
+	img, err := c.Fetch(fctx, full, client.WithResolver(resolver(cred, p)), client.WithPlatformMatcher(platforms.Default()))
+	if cause := context.Cause(fctx); err != nil && errors.Is(cause, ErrStalled) {
+		err = cause
+	}
+	giveUp(nil)
+	if err == nil {
+		err = client.NewImage(c, img).Unpack(ctx, runtime.Snapshotter)
+	}
+	if err != nil {
+		return fmt.Errorf("failed to pull and unpack image %q: %w", full, err)
+	}
+	return nil
+}
+
+func resolver(c Credential, p *progress) remotes.Resolver {
+	dialer := &net.Dialer{Timeout: connectTimeout}
+	web := &http.Client{Transport: p.follow(&http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: connectTimeout,
+		ForceAttemptHTTP2: true, MaxIdleConns: 2 * MaxParallelPulls, IdleConnTimeout: connectTimeout,
+	})}
+	auth := docker.NewDockerAuthorizer(docker.WithAuthClient(web), docker.WithAuthCreds(func(string) (string, string, error) {
+		return c.Username, c.Password, nil
+	}))
+	hosts := docker.ConfigureDefaultRegistries(docker.WithAuthorizer(auth), docker.WithPlainHTTP(docker.MatchLocalhost), docker.WithClient(web))
+	return docker.NewResolver(docker.ResolverOptions{Hosts: hosts})
+}
+
+// progress sees what a pull receives. A pull that waits for no registry (it
+// writes to its disk) makes progress whatever it receives.
+type progress struct {
+	open  atomic.Int64 // requests whose answer has not been read to its end
+	bytes atomic.Int64
+}
+
+// watch gives up when limit passes with a request open and nothing received.
+func (p *progress) watch(ctx context.Context, limit time.Duration, giveUp context.CancelCauseFunc) {
+	t := time.NewTicker(limit / stallChecks)
+	defer t.Stop()
+	last, still := int64(-1), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := p.bytes.Load()
+		if p.open.Load() == 0 || now != last {
+			last, still = now, 0
+			continue
+		}
+		if still++; still >= stallChecks {
+			giveUp(fmt.Errorf("%w for %s", ErrStalled, limit))
+			return
+		}
+	}
+}
+
+func (p *progress) follow(next http.RoundTripper) http.RoundTripper { return follower{p, next} }
+
+type follower struct {
+	p    *progress
+	next http.RoundTripper
+}
+
+// RoundTrip counts the request as open until its answer was read.
+func (f follower) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.p.open.Add(1)
+	done := sync.OnceFunc(func() { f.p.open.Add(-1) })
+	res, err := f.next.RoundTrip(r)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	// The header is progress too.
+	f.p.bytes.Add(1)
+	if r.Method == http.MethodHead || res.Body == http.NoBody {
+		done()
+	} else {
+		res.Body = &followedBody{res.Body, f.p, done}
+	}
+	return res, nil
+}
+
+type followedBody struct {
+	io.ReadCloser
+	p    *progress
+	done func()
+}
+
+func (b *followedBody) Read(buf []byte) (int, error) {
+	n, err := b.ReadCloser.Read(buf)
+	b.p.bytes.Add(int64(n))
+	if err != nil {
+		b.done()
+	}
+	return n, err
+}
+
+func (b *followedBody) Close() error {
+	b.done()
+	return b.ReadCloser.Close()
+}
