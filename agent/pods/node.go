@@ -266,8 +266,12 @@ func (a *Agent) updateNode(ctx context.Context, node *corev1.Node) error {
 		Port: a.cfg.APIPort, KubeletVersion: a.cfg.KubeletVersion, Images: imgs, Handlers: runtimeHandlers(), Pressure: pressure,
 	})
 	a.node.mu.Lock()
+	more := !equality.Semantic.DeepEqual(a.node.alloc, want.Allocatable)
 	a.node.alloc = want.Allocatable
 	a.node.mu.Unlock()
+	if more {
+		a.retryResizes()
+	}
 	if equality.Semantic.DeepEqual(node.Status, want) {
 		return nil
 	}

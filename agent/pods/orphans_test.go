@@ -36,6 +36,9 @@ func (n *node) again() {
 	if n.agent, err = New(n.cfg); err != nil {
 		n.t.Fatal(err)
 	}
+	if n.before != nil {
+		n.before(n.agent)
+	}
 	run(n.t, n.agent)
 }
 

@@ -19,6 +19,14 @@ func sized(cpu, memory string) corev1.ResourceRequirements {
 	return corev1.ResourceRequirements{Requests: list, Limits: list.DeepCopy()}
 }
 
+// withRoom makes a node that has 2 CPUs and 1 GiB to give.
+func withRoom(t *testing.T) *node {
+	t.Helper()
+	n := newNode(t)
+	n.before = func(a *Agent) { a.node.alloc = sized("2", "1Gi").Requests }
+	return n.start()
+}
+
 // resize asks for another size of a pod's first container.
 func (n *node) resize(name string, r corev1.ResourceRequirements) {
 	n.t.Helper()
@@ -55,7 +63,7 @@ func condition(p *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {
 
 func TestResizeInPlace(t *testing.T) {
 	t.Parallel()
-	n := newNode(t).start()
+	n := withRoom(t)
 	c := box("main", "sleep")
 	c.Resources = sized("200m", "64Mi")
 	n.create(newPod("elastic", c))
@@ -85,7 +93,7 @@ func TestResizeInPlace(t *testing.T) {
 
 func TestResizeByRestart(t *testing.T) {
 	t.Parallel()
-	n := newNode(t).start()
+	n := withRoom(t)
 	c := box("main", "sleep")
 	c.Resources = sized("100m", "64Mi")
 	c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceMemory, RestartPolicy: corev1.RestartContainer}}
@@ -104,10 +112,7 @@ func TestResizeByRestart(t *testing.T) {
 
 func TestResizeWaitsForRoom(t *testing.T) {
 	t.Parallel()
-	n := newNode(t).start()
-	n.agent.node.mu.Lock()
-	n.agent.node.alloc = sized("2", "1Gi").Requests
-	n.agent.node.mu.Unlock()
+	n := withRoom(t)
 	for _, name := range []string{"grows", "leaves"} {
 		c := box("main", "sleep")
 		c.Resources = sized("800m", "64Mi")
@@ -129,9 +134,6 @@ func TestResizeWaitsForRoom(t *testing.T) {
 	}
 	n.stop()
 	n.again()
-	n.agent.node.mu.Lock()
-	n.agent.node.alloc = sized("2", "1Gi").Requests
-	n.agent.node.mu.Unlock()
 	n.delete("leaves", 0)
 	n.until("grows", "grows once there is room", func(p *corev1.Pod) bool {
 		s := status(p, "main")

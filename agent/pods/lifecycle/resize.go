@@ -26,7 +26,7 @@ func Fits(want corev1.ResourceList, room Room) Verdict {
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		asked, has, taken := want[name], room.Allocatable[name], room.Others[name]
 		if has.IsZero() {
-			continue // nothing is known of the node yet
+			return Verdict{corev1.PodReasonDeferred, "What the node has is not known yet"}
 		}
 		free := has.DeepCopy()
 		free.Sub(taken)

@@ -85,8 +85,8 @@ func TestFits(t *testing.T) {
 			t.Errorf("%v: %+v", in, v)
 		}
 	}
-	if v := Fits(list("64", "1Ti"), Room{}); v.Reason != "" {
-		t.Errorf("a node that nothing is known of refuses: %+v", v)
+	if v := Fits(list("64", "1Ti"), Room{}); v.Reason != corev1.PodReasonDeferred {
+		t.Errorf("a node that nothing is known of says: %+v", v)
 	}
 }
 
