@@ -3,27 +3,38 @@ package pods
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podvine/podvine/agent/pods/internal/podtest"
 	"github.com/podvine/podvine/agent/pods/kubeletapi"
 )
 
+// patch changes a part of a pod, so that a status that is reported meanwhile
+// stays.
+func (n *node) patch(pod string, change any) {
+	n.t.Helper()
+	body, err := json.Marshal(change)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := n.client.CoreV1().Pods("default").Patch(context.Background(), pod, types.StrategicMergePatchType, body, metav1.PatchOptions{}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 // debug adds an ephemeral container to a pod, as kubectl debug does.
 func (n *node) debug(pod string, c corev1.Container, target string) {
 	n.t.Helper()
-	p := n.get(pod)
-	p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, corev1.EphemeralContainer{
+	n.patch(pod, map[string]any{"spec": map[string]any{"ephemeralContainers": []corev1.EphemeralContainer{{
 		EphemeralContainerCommon: corev1.EphemeralContainerCommon(c), TargetContainerName: target,
-	})
-	if _, err := n.client.CoreV1().Pods("default").Update(context.Background(), p, metav1.UpdateOptions{}); err != nil {
-		n.t.Fatal(err)
-	}
+	}}}})
 }
 
 func ephemeralStatus(p *corev1.Pod, name string) corev1.ContainerStatus {

@@ -1,7 +1,6 @@
 package pods
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podvine/podvine/agent/pods/internal/podtest"
 )
@@ -31,11 +29,9 @@ func withRoom(t *testing.T) *node {
 func (n *node) resize(name string, r corev1.ResourceRequirements) {
 	n.t.Helper()
 	p := n.get(name)
-	p.Spec.Containers[0].Resources = r
-	p.Generation++
-	if _, err := n.client.CoreV1().Pods("default").Update(context.Background(), p, metav1.UpdateOptions{}); err != nil {
-		n.t.Fatal(err)
-	}
+	n.patch(name, map[string]any{"metadata": map[string]any{"generation": p.Generation + 1}, "spec": map[string]any{
+		"containers": []map[string]any{{"name": p.Spec.Containers[0].Name, "resources": r}},
+	}})
 }
 
 // limits reads the memory limit and CPU quota of a pod's cgroup, or with an ID

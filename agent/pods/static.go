@@ -30,11 +30,10 @@ const (
 // statics are the pods that come from files, and their pictures in the API.
 type statics struct {
 	trigger chan struct{} // capacity 1
-	// told are the errors of files that were logged; only syncStatic uses it.
-	told map[string]string
 
 	mu      sync.Mutex
 	mirrors map[string]*corev1.Pod // by namespace/name, guarded by mu
+	told    map[string]string      // errors of files that were logged, guarded by mu
 }
 
 func (s *statics) nudge() {
@@ -163,6 +162,8 @@ func (a *Agent) syncStatic(ctx context.Context) error {
 
 // tellManifests logs what is wrong with files, once.
 func (a *Agent) tellManifests(failed map[string]error) {
+	a.static.mu.Lock()
+	defer a.static.mu.Unlock()
 	for name, err := range failed {
 		if a.static.told[name] != err.Error() {
 			a.log.Error("read static pod", "file", name, "err", err)
