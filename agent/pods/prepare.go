@@ -117,14 +117,22 @@ func unsupported(pod *corev1.Pod) string {
 	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
-			sc := list[i].SecurityContext
-			if sc != nil && sc.AppArmorProfile != nil && sc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost {
-				return "AppArmor profiles of type Localhost are not supported by this version"
+			if lack := lacking(&list[i]); lack != "" {
+				return lack
 			}
 		}
 	}
 	if len(pod.Spec.ResourceClaims) > 0 {
 		return "resource claims are not supported by this version"
+	}
+	return ""
+}
+
+// lacking is unsupported for one container.
+func lacking(c *corev1.Container) string {
+	sc := c.SecurityContext
+	if sc != nil && sc.AppArmorProfile != nil && sc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost {
+		return "AppArmor profiles of type Localhost are not supported by this version"
 	}
 	return ""
 }

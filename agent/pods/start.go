@@ -337,6 +337,9 @@ func (a *attempt) pullSecrets() []*corev1.Secret {
 // build makes the OCI spec from everything that the container refers to.
 func (a *attempt) build(ctx context.Context) (*specs.Spec, []corev1.VolumeMountStatus, error) {
 	w, ag := a.w, a.w.agent
+	if lack := lacking(a.spec); lack != "" { // an ephemeral one: others keep the pod from its sandbox
+		return nil, nil, configProblem(errors.New(lack))
+	}
 	w.noteServices()
 	facts := w.facts()
 	vars, err := environ.Build(a.spec, facts, ag.objects)

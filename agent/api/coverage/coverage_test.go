@@ -52,17 +52,19 @@ func TestWarnings(t *testing.T) {
 		want        []string
 	}{
 		"nothing asked": {&corev1.Pod{}, "", `{spec: {hostUsers: true, containers: [{name: c}], volumes: [{name: v, emptyDir: {medium: Memory}}]}}`, nil},
-		"value":         {&corev1.Pod{}, "", `{spec: {hostUsers: false}}`, []string{"spec.hostUsers"}},
+		"value":         {&corev1.Pod{}, "", `{spec: {securityContext: {appArmorProfile: {type: Localhost}}}}`, []string{"spec.securityContext.appArmorProfile.type"}},
 		"in lists": {&corev1.Pod{}, "", `{spec: {volumes: [{name: a, emptyDir: {}}, {name: b, csi: {driver: d}}], containers: [{name: c, env: [{name: e, valueFrom: {fileKeyRef: {key: k}}}]}]}}`,
 			[]string{"spec.containers[0].env[0].valueFrom.fileKeyRef", "spec.volumes[1].csi"}},
 		"empty struct":       {&corev1.Pod{}, "", `{spec: {volumes: [{name: b, projected: {sources: [{podCertificate: {}}]}}]}}`, []string{"spec.volumes[0].projected.sources[0].podCertificate"}},
-		"in a template":      {&appsv1.Deployment{}, "", `{spec: {template: {spec: {runtimeClassName: kata}}}}`, []string{"spec.template.spec.runtimeClassName"}},
-		"pod template":       {&corev1.PodTemplate{}, "", `{template: {spec: {hostUsers: false}}}`, []string{"template.spec.hostUsers"}},
+		"in a template":      {&appsv1.Deployment{}, "", `{spec: {template: {spec: {resourceClaims: [{name: gpu}]}}}}`, []string{"spec.template.spec.resourceClaims"}},
+		"pod template":       {&corev1.PodTemplate{}, "", `{template: {spec: {resourceClaims: [{name: gpu}]}}}`, []string{"template.spec.resourceClaims"}},
 		"map key":            {&corev1.Service{}, "", `{metadata: {annotations: {podvine.io/load-balancing: maglev, other: maglev}}}`, []string{"metadata.annotations[podvine.io/load-balancing]"}},
 		"other value of key": {&corev1.Service{}, "", `{metadata: {annotations: {podvine.io/load-balancing: round-robin}}}`, nil},
-		"sub-resource":       {&corev1.Pod{}, "resize", `{spec: {hostUsers: false, containers: [{name: c, resources: {limits: {cpu: "1"}}}]}}`, []string{"spec.containers[0].resources"}},
-		"empty list":         {&corev1.Service{}, "", `{spec: {loadBalancerSourceRanges: []}}`, nil},
-		"a kind without any": {&corev1.ConfigMap{}, "", `{data: {a: b}}`, nil},
+		"sub-resource": {&corev1.Pod{}, "ephemeralcontainers", `{spec: {resourceClaims: [{name: gpu}], ephemeralContainers: [{name: c, securityContext: {appArmorProfile: {type: Localhost}}}]}}`,
+			[]string{"spec.ephemeralContainers[0].securityContext.appArmorProfile.type"}},
+		"sub-resource without any": {&corev1.Pod{}, "resize", `{spec: {containers: [{name: c, resources: {limits: {cpu: "1"}}}]}}`, nil},
+		"empty list":               {&corev1.Service{}, "", `{spec: {loadBalancerSourceRanges: []}}`, nil},
+		"a kind without any":       {&corev1.ConfigMap{}, "", `{data: {a: b}}`, nil},
 	} {
 		if err := yaml.UnmarshalStrict([]byte(c.manifest), c.object); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -86,7 +88,7 @@ func TestPage(t *testing.T) {
 	page := Page([]schema.GroupVersionKind{{Version: "v1", Kind: "Pod"}, {Group: "x.io", Version: "v1", Kind: "Odd"}}, scheme.Scheme)
 	for _, want := range []string{
 		"| v1 | Pod | ComponentStatus, ConfigMap, ", "| x.io/v1 | Odd |  |\n", "| batch/v1 |  | CronJob, Job |\n",
-		"| Pod | `spec.hostUsers` | false | the pod stays Pending", "`spec.volumes[].persistentVolumeClaim`, `ephemeral`, `csi`, ",
+		"| Pod | `spec.resourceClaims` | any | the pod stays Pending", "`spec.volumes[].persistentVolumeClaim`, `ephemeral`, `csi`, ",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)

@@ -34,8 +34,6 @@ func Gaps() []Gap {
 // podGaps are those of a pod's specification, volumes aside.
 func podGaps() []Gap {
 	gaps := []Gap{
-		{Field: "spec.hostUsers", Values: []string{"false"}, Effect: staysPending},
-		{Field: "spec.runtimeClassName", Effect: staysPending},
 		{Field: "spec.resourceClaims", Effect: staysPending},
 		{Field: "spec.securityContext.appArmorProfile.type", Values: []string{"Localhost"}, Effect: staysPending},
 		{Field: "spec.securityContext.seLinuxOptions", Effect: "no SELinux label is set"},
@@ -48,7 +46,6 @@ func podGaps() []Gap {
 			Gap{Field: list + "volumeDevices", Effect: "the container sees no such device"},
 			Gap{Field: list + "env[].valueFrom.fileKeyRef", Effect: notStarted},
 			Gap{Field: list + "ports[].hostPort", Values: []string{"of protocol SCTP"}, Quiet: true, Effect: staysPending},
-			Gap{Field: list + "resources.limits{hugepages-*}", Quiet: true, Effect: "nodes report no huge pages, so the pod is unschedulable"},
 		)
 	}
 	for i := range gaps {
@@ -68,7 +65,6 @@ func volumeGaps() []Gap {
 		gaps = append(gaps, Gap{Kind: "Pod", Field: "spec.volumes[]." + source, Effect: staysPending})
 	}
 	return append(gaps,
-		Gap{Kind: "Pod", Field: "spec.volumes[].emptyDir.medium", Values: []string{"HugePages", "HugePages-1Gi", "HugePages-2Mi"}, Effect: staysPending},
 		Gap{Kind: "Pod", Field: "spec.volumes[].projected.sources[].clusterTrustBundle", Effect: staysPending},
 		Gap{Kind: "Pod", Field: "spec.volumes[].projected.sources[].podCertificate", Effect: staysPending},
 	)
@@ -77,8 +73,9 @@ func volumeGaps() []Gap {
 // subresourceGaps are those of what is set through a sub-resource.
 func subresourceGaps() []Gap {
 	return []Gap{
-		{Kind: "Pod", Subresource: "ephemeralcontainers", Field: "spec.ephemeralContainers", Effect: "they are not started"},
-		{Kind: "Pod", Subresource: "resize", Field: "spec.containers[].resources", Effect: "a running container keeps the limits that it was started with"},
+		{Kind: "Pod", Subresource: "ephemeralcontainers", Field: "spec.ephemeralContainers[].securityContext.appArmorProfile.type",
+			Values: []string{"Localhost"}, Effect: notStarted},
+		{Kind: "Pod", Subresource: "ephemeralcontainers", Field: "spec.ephemeralContainers[].securityContext.seLinuxOptions", Effect: "no SELinux label is set"},
 	}
 }
 
