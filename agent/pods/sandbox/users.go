@@ -19,7 +19,7 @@ func pinOwned(o Options) (err error) {
 	}
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(o.Users.FirstID), Size: int(o.Users.Count)}}
 	cmd := exec.Command(o.Users.Helper[0], o.Users.Helper[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: uintptr(flags), UidMappings: ids, GidMappings: ids, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: uintptr(flags), UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true, Pdeathsig: syscall.SIGKILL}
 	// Its death must not hang on which thread started it.
 	err = onThread(func() error {
 		if err := cmd.Start(); err != nil {
