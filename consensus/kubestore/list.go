@@ -111,8 +111,10 @@ func (r *resource) selectPage(ctx context.Context, view store.View, key, continu
 		}
 		if pred.Limit > 0 && int64(len(p.entries)) >= pred.Limit {
 			p.more = true
-			p.rest++
-			return everything
+			if everything {
+				p.rest = int64(view.Count(e.Key, prefixEnd(key)))
+			}
+			return false
 		}
 		if seen++; seen%ctxCheckEvery == 0 && ctx.Err() != nil {
 			err = storage.NewTimeoutError(e.Key, "request did not complete within requested timeout")
@@ -128,6 +130,9 @@ func (r *resource) selectPage(ctx context.Context, view store.View, key, continu
 	})
 	return p, err
 }
+
+// prefixEnd returns the first key after all that begin with prefix, which ends with a slash.
+func prefixEnd(prefix string) string { return strings.TrimSuffix(prefix, "/") + string('/'+1) }
 
 // consider adds e to the page when the predicate matches it.
 func (r *resource) consider(ctx context.Context, p *page, e *store.Entry, pred *storage.SelectionPredicate) error {

@@ -319,3 +319,30 @@ func BenchmarkViewAtOldRevision(b *testing.B) {
 		}
 	}
 }
+
+func TestCountIsWhatAscendMeets(t *testing.T) {
+	s, f := newFeeder(t, Options{})
+	const keys = 700 // several levels of the tree
+	for i := range keys {
+		f.apply(1, 1, put(fmt.Sprintf("k%03d", i), "1"))
+	}
+	v := s.View("/t/", false)
+	bounds := []string{"", "k", "k000", "k001", "k0015", "k350", "k699", "k6990", "l"}
+	for _, from := range bounds {
+		for _, to := range bounds {
+			met := 0
+			v.Ascend(from, func(e *Entry) bool {
+				if e.Key < to {
+					met++
+				}
+				return true
+			})
+			if got := v.Count(from, to); got != met {
+				t.Errorf("%q to %q: %d keys, %d wanted", from, to, got, met)
+			}
+		}
+	}
+	if n := (View{}).Count("", "z"); n != 0 {
+		t.Errorf("a view of nothing has %d keys", n)
+	}
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"sync/atomic"
 
 	"github.com/tidwall/btree"
@@ -109,6 +110,17 @@ func (v View) Get(key string) *Entry {
 	}
 	e, _ := v.tree.Get(&Entry{Key: key})
 	return e
+}
+
+// Count returns how many entries have keys from from on and below to, without looking at most of them.
+func (v View) Count(from, to string) int { return max(0, v.below(to)-v.below(from)) }
+
+// below returns how many entries have smaller keys.
+func (v View) below(key string) int {
+	return sort.Search(v.Len(), func(i int) bool {
+		e, _ := v.tree.GetAt(i)
+		return e.Key >= key
+	})
 }
 
 // Ascend calls visit for every entry from key on, in order, until visit returns false.
