@@ -104,10 +104,14 @@ func (l *load) measureOperation(ctx context.Context, operation string) (result, 
 
 // watch starts the watchers; seen waits for them to end with ctx and counts their events.
 func (l *load) watch(ctx context.Context) (seen func() int64, err error) {
+	now, err := l.clients[0].CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return nil, err
+	}
 	var events atomic.Int64
 	var group sync.WaitGroup
 	for i := range watchers {
-		w, err := l.clients[i%len(l.clients)].CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{LabelSelector: "watched!=never"})
+		w, err := l.clients[i%len(l.clients)].CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: now.ResourceVersion})
 		if err != nil {
 			return nil, err
 		}

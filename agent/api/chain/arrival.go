@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,9 +38,6 @@ func withArrival(handler http.Handler, resolver request.RequestInfoResolver) htt
 		if _, ok := header["Cache-Control"]; !ok {
 			header["Cache-Control"] = []string{"no-cache, private"}
 		}
-		if onThisMachine(r.RemoteAddr) && info.IsResourceRequest && info.Subresource == "" {
-			r.Header.Del("Accept-Encoding")
-		}
 		ctx = context.WithValue(ctx, filterKey{}, &filter{})
 		if info.Verb != "watch" {
 			ctx = request.WithLatencyTrackers(ctx)
@@ -49,12 +45,6 @@ func withArrival(handler http.Handler, resolver request.RequestInfoResolver) htt
 		}
 		handler.ServeHTTP(w, r.WithContext(ctx))
 	})
-}
-
-// onThisMachine says that a client connects through the loopback interface. Compression costs a third of a list there, and
-// saves nothing; the answer without it is as good for every client.
-func onThisMachine(address string) bool {
-	return strings.HasPrefix(address, "127.") || strings.HasPrefix(address, "[::1]:")
 }
 
 // echoAuditID names the request, as the client did or anew, and tells the client.

@@ -262,28 +262,3 @@ func TestWorkersEnd(t *testing.T) {
 		t.Errorf("%d workers wait after the end", n)
 	}
 }
-
-func TestNothingIsCompressedForThisMachine(t *testing.T) {
-	for name, test := range map[string]struct {
-		from, path string
-		compressed bool
-	}{
-		"loopback":       {"127.0.0.1:4711", "/api/v1/pods", false},
-		"loopback, IPv6": {"[::1]:4711", "/api/v1/pods", false},
-		"network":        {"10.0.0.1:4711", "/api/v1/pods", true},
-		"network, IPv6":  {"[fd00::1]:4711", "/api/v1/pods", true},
-		"proxied":        {"127.0.0.1:4711", "/api/v1/namespaces/default/pods/a/proxy", true},
-		"no resource":    {"127.0.0.1:4711", "/metrics", true},
-	} {
-		accepted := ""
-		chain := withArrival(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { accepted = r.Header.Get("Accept-Encoding") }),
-			config().RequestInfoResolver)
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, test.path, nil)
-		r.RemoteAddr = test.from
-		r.Header.Set("Accept-Encoding", "gzip")
-		chain.ServeHTTP(httptest.NewRecorder(), r)
-		if (accepted == "gzip") != test.compressed {
-			t.Errorf("%s: the handler may answer with %q", name, accepted)
-		}
-	}
-}
