@@ -88,7 +88,5 @@ func otherGaps() []Gap {
 		{Kind: "Service", Field: "metadata.annotations{podvine.io/load-balancing}", Values: []string{"maglev", "least-connections"},
 			Effect: "backends are picked at random"},
 		{Kind: "Secret", Field: "data{usage-bootstrap-authentication}", Effect: "the token authenticates nobody; `podvine token create` makes one with which machines join"},
-		{Kind: "PriorityClass", Field: "preemptionPolicy", Values: []string{"PreemptLowerPriority"}, Quiet: true,
-			Effect: "pods with a higher priority are scheduled first, but none is removed for them"},
 	}
 }
