@@ -173,9 +173,10 @@ func (a *Agent) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	byID := map[string]runtime.Found{}
+	byID, byPod := map[string]runtime.Found{}, map[string][]runtime.Found{}
 	for _, f := range found {
 		byID[f.ID] = f
+		byPod[f.Labels[labelPodUID]] = append(byPod[f.Labels[labelPodUID]], f)
 	}
 	uids, err := a.vault.Keys(podKind)
 	if err != nil {
@@ -190,8 +191,13 @@ func (a *Agent) adopt(ctx context.Context) error {
 			a.log.Error("read kept pod", "uid", uid, "err", err)
 			continue
 		}
+		stale := absorb(&rec, byPod[uid])
 		w := newWorker(a, rec)
 		w.adopt(byID)
+		for _, id := range stale {
+			delete(byID, id)
+			w.effect(func() { w.removeContainer(id) })
+		}
 		a.startLocked(w)
 	}
 	a.keepOrphansLocked(byID)

@@ -78,6 +78,39 @@ func rebuildRecord(pod *corev1.Pod, found []runtime.Found) podRecord {
 	return rec
 }
 
+// absorb takes containers into a record that is older than they are: the agent
+// was killed before it wrote them down. It returns the ones to remove. It is
+// pure.
+func absorb(rec *podRecord, found []runtime.Found) (stale []string) {
+	if rec.Containers == nil {
+		rec.Containers = map[string]lifecycle.Container{}
+	}
+	for _, f := range found {
+		name := f.Labels[labelContainer]
+		c := rec.Containers[name]
+		if f.ID == c.ID || f.ID == rec.InitID {
+			continue
+		}
+		n, err := strconv.Atoi(f.Labels[labelAttempt])
+		spec := findContainer(rec.Pod, name)
+		switch {
+		case name == "" && rec.InitID == "" && f.State == runtime.StateRunning:
+			rec.InitID, rec.InitPid = f.ID, f.Pid
+		case spec == nil || err != nil || n < c.Attempts || f.State == runtime.StateCreated:
+			stale = append(stale, f.ID)
+		default:
+			fresh := rebuildContainer(rec.Pod, spec, f, n)
+			fresh.Image, fresh.ImageID, fresh.Delay = spec.Image, "", c.Delay
+			if c.Attempts > 0 {
+				fresh.Last, fresh.Restarts = c.Terminated(), c.Restarts+1
+				stale = append(stale, c.ID)
+			}
+			rec.Containers[name] = fresh
+		}
+	}
+	return stale
+}
+
 func rebuildContainer(pod *corev1.Pod, spec *corev1.Container, f runtime.Found, attempt int) lifecycle.Container {
 	c := lifecycle.Container{
 		Name: spec.Name, ID: f.ID, Phase: lifecycle.Running, Attempts: attempt + 1, Restarts: int32(attempt), SpecImage: spec.Image, Image: spec.Image,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,6 +79,35 @@ func TestUnreadableRecordCostsNoContainer(t *testing.T) {
 	n.delete("kept", 0)
 	if left := n.dirs.Left(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// An agent that is killed right after a start has not written it down.
+func TestAbsorbTakesWhatTheRecordDoesNotKnowYet(t *testing.T) {
+	found := func(id, name, attempt string, state runtime.State) runtime.Found {
+		return runtime.Found{ID: id, State: state, Pid: 7, Labels: map[string]string{labelContainer: name, labelAttempt: attempt}}
+	}
+	rec := podRecord{Pod: newPod("p", box("known", "sleep"), box("new", "sleep"), box("again", "sleep"), box("half", "sleep")), Containers: map[string]lifecycle.Container{
+		"known": {Name: "known", ID: "k", Phase: lifecycle.Running, Attempts: 1},
+		"again": {Name: "again", ID: "a0", Phase: lifecycle.Exited, Attempts: 1, ExitCode: 3, Restarts: 4},
+	}}
+	stale := absorb(&rec, []runtime.Found{
+		found("k", "known", "0", runtime.StateRunning), found("n", "new", "0", runtime.StateRunning), found("a1", "again", "1", runtime.StateRunning),
+		found("a0", "again", "0", runtime.StateExited), found("h", "half", "0", runtime.StateCreated), found("x", "removed", "0", runtime.StateRunning),
+		{ID: "init", State: runtime.StateRunning, Pid: 9},
+	})
+	slices.Sort(stale)
+	if stale = slices.Compact(stale); !slices.Equal(stale, []string{"a0", "h", "x"}) {
+		t.Errorf("removes %v", stale)
+	}
+	if rec.Containers["known"].ID != "k" || rec.Containers["new"].ID != "n" || rec.Containers["new"].Phase != lifecycle.Running || rec.InitID != "init" || rec.InitPid != 9 {
+		t.Errorf("record %+v", rec)
+	}
+	if c := rec.Containers["again"]; c.ID != "a1" || c.Attempts != 2 || c.Restarts != 5 || c.Last == nil || c.Last.ExitCode != 3 {
+		t.Errorf("restarted: %+v", c)
+	}
+	if _, ok := rec.Containers["half"]; ok {
+		t.Error("what never started counts as a container")
 	}
 }
 
