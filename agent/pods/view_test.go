@@ -36,6 +36,11 @@ func (n *node) finished(pod *corev1.Pod) string {
 	n.until(pod.Name, "ends", func(p *corev1.Pod) bool {
 		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	})
+	for _, s := range n.get(pod.Name).Status.ContainerStatuses {
+		if s.State.Terminated == nil || s.State.Terminated.Reason == "StartError" {
+			n.t.Errorf("%s did not run: %+v", s.Name, s.State)
+		}
+	}
 	return n.log(pod.Name, pod.Spec.Containers[0].Name, 0)
 }
 
