@@ -80,8 +80,9 @@ func (b *bindable) createPods(prefix string, n int) {
 	b.each(n, func(i int) error {
 		p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%05d", prefix, i), Labels: map[string]string{"app": "x"},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "x", UID: "x", Controller: new(true)}}},
-			Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "app", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{
-				v1.ResourceCPU: apiresource.MustParse("10m"), v1.ResourceMemory: apiresource.MustParse("1Mi")}}}}}}
+			Spec: v1.PodSpec{Tolerations: []v1.Toleration{{Operator: v1.TolerationOpExists}}, // of nodes that nobody says are ready
+				Containers: []v1.Container{{Name: "c", Image: "app", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{
+					v1.ResourceCPU: apiresource.MustParse("10m"), v1.ResourceMemory: apiresource.MustParse("1Mi")}}}}}}
 		_, err := b.admin.CoreV1().Pods("default").Create(b.Context(), p, metav1.CreateOptions{})
 		return err
 	})
