@@ -151,6 +151,7 @@ type duel struct {
 	memo         *Memo
 	ours, theirs *rand.Rand
 	waiting      []*Pod
+	made         []*Preemption
 }
 
 // TestDecideEqualsReference: whatever was remembered, every decision is the one that a naive scheduler makes.
@@ -184,6 +185,7 @@ func TestDecideEqualsReference(t *testing.T) {
 			for _, decision := range Decide(d.cache.View(), batch, d.memo, d.ours) {
 				d.compare(decision)
 			}
+			d.tell()
 			d.change()
 		}
 	})
@@ -220,14 +222,22 @@ func (d *duel) compare(got Decision) {
 	for _, other := range p.Displaced {
 		d.cache.Withdraw(other.UID())
 	}
-	for _, victim := range p.Victims {
-		if d.ref.evicting[victim.Object.Name] {
-			continue
+	d.made = append(d.made, p)
+}
+
+// tell has the victims know that they are evicted, which the decisions of the same batch do not see.
+func (d *duel) tell() {
+	for _, p := range d.made {
+		for _, victim := range p.Victims {
+			if d.ref.evicting[victim.Object.Name] {
+				continue
+			}
+			d.cache.SetEvicting(victim.UID(), true)
+			d.ref.evicting[victim.Object.Name] = true
+			d.again(p.Node, victim.Object) // the cache puts it last
 		}
-		d.cache.SetEvicting(victim.UID(), true)
-		d.ref.evicting[victim.Object.Name] = true
-		d.again(p.Node, victim.Object) // the cache puts it last
 	}
+	d.made = nil
 }
 
 // again moves a pod behind the others of its node.
