@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
@@ -130,4 +131,38 @@ func Indexed[T any](indexer cache.Indexer, index, value string) ([]T, error) {
 		}
 	}
 	return out, nil
+}
+
+// Dependents lists what an owner controls, and then what nobody in its namespace does, from an index made by
+// [IndexByController]; owned is how many are the owner's.
+func Dependents[T any](indexer cache.Indexer, owner metav1.Object) (all []T, owned int, err error) {
+	own, err := Indexed[T](indexer, ControllerIndex, string(owner.GetUID()))
+	if err != nil {
+		return nil, 0, err
+	}
+	orphans, err := Indexed[T](indexer, ControllerIndex, OrphanValue(owner.GetNamespace()))
+	return append(own, orphans...), len(own), err
+}
+
+// OnDependents watches an informer of objects that owners of a kind control. Keys are those of an object's controller
+// before and after, and, for one without a controller, those that could gives: every owner that could adopt it.
+func OnDependents(informer cache.SharedIndexInformer, kind string, could func(metav1.Object) []string) Source {
+	return On(informer, func(old, new metav1.Object) []string {
+		var keys []string
+		for _, object := range []metav1.Object{old, new} {
+			if object != nil {
+				keys = append(keys, ControllerKey(object, kind)...)
+			}
+		}
+		if new == nil || metav1.GetControllerOfNoCopy(new) != nil || len(new.GetLabels()) == 0 {
+			return keys
+		}
+		return append(keys, could(new)...)
+	})
+}
+
+// Selects tells whether a selector that is neither broken nor empty matches the object's labels.
+func Selects(selector *metav1.LabelSelector, object metav1.Object) bool {
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	return err == nil && !s.Empty() && s.Matches(labels.Set(object.GetLabels()))
 }

@@ -110,6 +110,18 @@ func (b *bench) images() map[string]int {
 	return images
 }
 
+// idle fails for any write within the next minutes.
+func (b *bench) idle() {
+	b.Helper()
+	b.Client.ClearActions()
+	b.Pass(10 * looptest.SettleTime * 6)
+	for _, action := range b.Client.Actions() {
+		if action.GetVerb() != "watch" && action.GetVerb() != "list" {
+			b.Errorf("idle loop did %s %s", action.GetVerb(), action.GetResource().Resource)
+		}
+	}
+}
+
 // TestRollout goes the way of a user: create, set image, undo, scale.
 func TestRollout(t *testing.T) {
 	run(t, func(b *bench) {
@@ -151,13 +163,7 @@ func TestIdleWritesNothing(t *testing.T) {
 	run(t, func(b *bench) {
 		b.create(web(2))
 		b.up()
-		b.Client.ClearActions()
-		b.Pass(10 * looptest.SettleTime * 6)
-		for _, action := range b.Client.Actions() {
-			if action.GetVerb() != "watch" && action.GetVerb() != "list" {
-				b.Errorf("idle loop did %s %s", action.GetVerb(), action.GetResource().Resource)
-			}
-		}
+		b.idle()
 	})
 }
 

@@ -9,15 +9,16 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
+	"github.com/podvine/podvine/agent/api/kinds/workload"
 )
 
 const (
@@ -53,16 +54,9 @@ func Resource() kinds.Resource {
 			ValidateUpdate:   validateStatusUpdate,
 			ResetFields:      []string{"spec", "metadata.labels"},
 		},
-		Scale: &kinds.Scale[*appsv1.Deployment]{
-			Get: func(d *appsv1.Deployment) (int32, int32, string, error) {
-				selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
-				if err != nil {
-					return 0, 0, "", err
-				}
-				return ptr.Deref(d.Spec.Replicas, defaultReplicas), d.Status.Replicas, selector.String(), nil
-			},
-			Set: func(d *appsv1.Deployment, replicas int32) { d.Spec.Replicas = &replicas },
-		},
+		Scale: workload.Scale(func(d *appsv1.Deployment) **int32 { return &d.Spec.Replicas },
+			func(d *appsv1.Deployment) int32 { return d.Status.Replicas },
+			func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }),
 	}
 }
 
@@ -113,19 +107,16 @@ func prepareForStatusUpdate(_ context.Context, d, old *appsv1.Deployment) {
 }
 
 func warningsOnCreate(_ context.Context, d *appsv1.Deployment) []string {
-	return append(podspec.NameWarnings(d.Name), podspec.TemplateWarnings(&d.Spec.Template, nil, field.NewPath("spec", "template"))...)
+	return workload.Warnings(d.Name, &d.Spec.Template)
 }
 
 func warningsOnUpdate(_ context.Context, d, old *appsv1.Deployment) []string {
-	if d.Generation == old.Generation {
-		return nil
-	}
-	return podspec.TemplateWarnings(&d.Spec.Template, &old.Spec.Template, field.NewPath("spec", "template"))
+	return workload.WarningsOnUpdate(d, old, &d.Spec.Template, &old.Spec.Template)
 }
 
 func columns() []kinds.Column[*appsv1.Deployment] {
 	spec, status := appsv1.DeploymentSpec{}.SwaggerDoc(), appsv1.DeploymentStatus{}.SwaggerDoc()
-	return []kinds.Column[*appsv1.Deployment]{
+	columns := []kinds.Column[*appsv1.Deployment]{
 		kinds.NameColumn[*appsv1.Deployment](),
 		{Name: "Ready", Description: "Number of the pod with ready state", Cell: func(d *appsv1.Deployment) any {
 			return fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, ptr.Deref(d.Spec.Replicas, defaultReplicas))
@@ -133,14 +124,7 @@ func columns() []kinds.Column[*appsv1.Deployment] {
 		{Name: "Up-to-date", Description: status["updatedReplicas"], Cell: func(d *appsv1.Deployment) any { return int64(d.Status.UpdatedReplicas) }},
 		{Name: "Available", Description: status["availableReplicas"], Cell: func(d *appsv1.Deployment) any { return int64(d.Status.AvailableReplicas) }},
 		kinds.AgeColumn[*appsv1.Deployment](),
-		{Name: "Containers", Priority: 1, Description: "Names of each container in the template.", Cell: func(d *appsv1.Deployment) any {
-			names, _ := podspec.ContainerColumns(&d.Spec.Template.Spec)
-			return names
-		}},
-		{Name: "Images", Priority: 1, Description: "Images referenced by each container in the template.", Cell: func(d *appsv1.Deployment) any {
-			_, images := podspec.ContainerColumns(&d.Spec.Template.Spec)
-			return images
-		}},
-		{Name: "Selector", Priority: 1, Description: spec["selector"], Cell: func(d *appsv1.Deployment) any { return metav1.FormatLabelSelector(d.Spec.Selector) }},
 	}
+	columns = append(columns, workload.TemplateColumns(func(d *appsv1.Deployment) *corev1.PodTemplateSpec { return &d.Spec.Template })...)
+	return append(columns, workload.SelectorColumn(spec["selector"], func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }))
 }

@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +20,7 @@ func claimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) fiel
 	errs := apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations"))
 	errs = append(errs, metav1validation.ValidateLabels(t.Labels, meta.Child("labels"))...)
 	errs = append(errs, onlyLabels(&t.ObjectMeta, meta)...)
-	return append(errs, ValidateClaimSpec(&t.Spec, at.Child("spec"))...)
+	return append(errs, ValidateClaimSpec(&t.Spec, false, at.Child("spec"))...)
 }
 
 func onlyLabels(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
@@ -34,8 +35,9 @@ func onlyLabels(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
 	return errs
 }
 
-// ValidateClaimSpec reports the errors of a persistent volume claim's specification.
-func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) field.ErrorList {
+// ValidateClaimSpec reports the errors of a persistent volume claim's specification. anyGroup accepts sources of groups that
+// are no names, which older objects may have.
+func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, anyGroup bool, at *field.Path) field.ErrorList {
 	errs := ValidateAccessModes(spec.AccessModes, at.Child("accessModes"))
 	if spec.Selector != nil {
 		errs = append(errs, metav1validation.ValidateLabelSelector(spec.Selector, metav1validation.LabelSelectorValidationOptions{}, at.Child("selector"))...)
@@ -45,7 +47,6 @@ func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) f
 		errs = append(errs, field.Required(storage, ""))
 	} else if amount.Sign() <= 0 {
 		errs = append(errs, field.Invalid(storage, amount.String(), "must be greater than zero"))
-		errs = append(errs, ValidateQuantity(corev1.ResourceStorage, amount, storage)...)
 	}
 	if spec.StorageClassName != nil && *spec.StorageClassName != "" {
 		errs = append(errs, objectName(*spec.StorageClassName, at.Child("storageClassName"))...)
@@ -57,12 +58,20 @@ func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) f
 		errs = append(errs, objectName(*spec.VolumeAttributesClassName, at.Child("volumeAttributesClassName"))...)
 	}
 	if s := spec.DataSource; s != nil {
-		errs = append(errs, dataSource(s.APIGroup, s.Kind, s.Name, at.Child("dataSource"))...)
+		errs = append(errs, dataSource(s.APIGroup, s.Kind, s.Name, anyGroup, at.Child("dataSource"))...)
 	}
 	if s := spec.DataSourceRef; s != nil {
-		errs = append(errs, dataSource(s.APIGroup, s.Kind, s.Name, at.Child("dataSourceRef"))...)
+		errs = append(errs, dataSource(s.APIGroup, s.Kind, s.Name, anyGroup, at.Child("dataSourceRef"))...)
 	}
 	return errs
+}
+
+// ClaimWarnings warns of sizes of a claim that are no whole number of bytes. at is where the claim is.
+func ClaimWarnings(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) []string {
+	w := &warner{}
+	w.fractions(spec.Resources.Limits, at.Child("resources", "limits"), corev1.ResourceStorage)
+	w.fractions(spec.Resources.Requests, at.Child("resources", "requests"), corev1.ResourceStorage)
+	return w.out
 }
 
 // ValidateAccessModes reports the errors of a claim's access modes.
@@ -83,13 +92,38 @@ func ValidateAccessModes(modes []corev1.PersistentVolumeAccessMode, at *field.Pa
 	return errs
 }
 
-func dataSource(group *string, kind, name string, at *field.Path) field.ErrorList {
+// ShortAccessModes lists access modes by their abbreviations, as tables show them.
+func ShortAccessModes(modes []corev1.PersistentVolumeAccessMode) string {
+	var out []string
+	for _, m := range []struct {
+		mode  corev1.PersistentVolumeAccessMode
+		short string
+	}{{corev1.ReadWriteOnce, "RWO"}, {corev1.ReadOnlyMany, "ROX"}, {corev1.ReadWriteMany, "RWX"}, {corev1.ReadWriteOncePod, "RWOP"}} {
+		if slices.Contains(modes, m.mode) {
+			out = append(out, m.short)
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// OrUnset is what tables show of a value that may be missing.
+func OrUnset[T ~string](value *T) T {
+	if value == nil {
+		return "<unset>"
+	}
+	return *value
+}
+
+func dataSource(group *string, kind, name string, anyGroup bool, at *field.Path) field.ErrorList {
 	errs := required(name, at.Child("name"))
 	errs = append(errs, required(kind, at.Child("kind"))...)
 	if group == nil || *group == "" {
 		if kind != "PersistentVolumeClaim" {
 			errs = append(errs, field.Invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup"))
 		}
+		return errs
+	}
+	if anyGroup {
 		return errs
 	}
 	return append(errs, invalid(at.Child("apiGroup"), *group, validation.IsDNS1123Subdomain(*group))...)

@@ -10,8 +10,8 @@ import (
 )
 
 // ValidateReplicaTemplate reports the errors of the template of pods that are kept running: it must carry the labels
-// that the selector looks for, and its pods must always be restarted.
-func ValidateReplicaTemplate(template *corev1.PodTemplateSpec, selector labels.Selector, replicas int32, path *field.Path, opts Options) field.ErrorList {
+// that the selector looks for, and its pods must always be restarted. kind is the workload's name in texts.
+func ValidateReplicaTemplate(template *corev1.PodTemplateSpec, selector labels.Selector, replicas int32, kind string, path *field.Path, opts Options) field.ErrorList {
 	var errs field.ErrorList
 	if !selector.Empty() && !selector.Matches(labels.Set(template.Labels)) {
 		errs = append(errs, field.Invalid(path.Child("metadata", "labels"), template.Labels, "`selector` does not match template `labels`"))
@@ -24,7 +24,7 @@ func ValidateReplicaTemplate(template *corev1.PodTemplateSpec, selector labels.S
 		errs = append(errs, field.NotSupported(path.Child("spec", "restartPolicy"), template.Spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
 	}
 	if template.Spec.ActiveDeadlineSeconds != nil {
-		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
 	}
 	return errs
 }

@@ -8,15 +8,16 @@ import (
 	"context"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
+	"github.com/podvine/podvine/agent/api/kinds/workload"
 )
 
 const defaultReplicas = 1
@@ -43,26 +44,16 @@ func Resource() kinds.Resource {
 		Validate:         validate,
 		ValidateUpdate:   validateUpdate,
 		WarningsOnCreate: func(_ context.Context, r *appsv1.ReplicaSet) []string {
-			return append(podspec.NameWarnings(r.Name), podspec.TemplateWarnings(&r.Spec.Template, nil, field.NewPath("spec", "template"))...)
+			return workload.Warnings(r.Name, &r.Spec.Template)
 		},
 		WarningsOnUpdate: func(_ context.Context, r, old *appsv1.ReplicaSet) []string {
-			if r.Generation == old.Generation {
-				return nil
-			}
-			return podspec.TemplateWarnings(&r.Spec.Template, &old.Spec.Template, field.NewPath("spec", "template"))
+			return workload.WarningsOnUpdate(r, old, &r.Spec.Template, &old.Spec.Template)
 		},
 		Columns: columns(),
 		Status:  &kinds.Status[*appsv1.ReplicaSet]{ValidateUpdate: validateStatusUpdate},
-		Scale: &kinds.Scale[*appsv1.ReplicaSet]{
-			Get: func(r *appsv1.ReplicaSet) (int32, int32, string, error) {
-				selector, err := metav1.LabelSelectorAsSelector(r.Spec.Selector)
-				if err != nil {
-					return 0, 0, "", err
-				}
-				return ptr.Deref(r.Spec.Replicas, defaultReplicas), r.Status.Replicas, selector.String(), nil
-			},
-			Set: func(r *appsv1.ReplicaSet, replicas int32) { r.Spec.Replicas = &replicas },
-		},
+		Scale: workload.Scale(func(r *appsv1.ReplicaSet) **int32 { return &r.Spec.Replicas },
+			func(r *appsv1.ReplicaSet) int32 { return r.Status.Replicas },
+			func(r *appsv1.ReplicaSet) *metav1.LabelSelector { return r.Spec.Selector }),
 	}
 }
 
@@ -87,67 +78,32 @@ func validateUpdate(_ context.Context, r, old *appsv1.ReplicaSet) field.ErrorLis
 
 func validateSpec(spec *appsv1.ReplicaSetSpec, opts podspec.Options, at *field.Path) field.ErrorList {
 	replicas := ptr.Deref(spec.Replicas, defaultReplicas)
-	errs := apivalidation.ValidateNonnegativeField(int64(replicas), at.Child("replicas"))
-	errs = append(errs, apivalidation.ValidateNonnegativeField(int64(spec.MinReadySeconds), at.Child("minReadySeconds"))...)
-	selectorPath := at.Child("selector")
-	if spec.Selector == nil {
-		errs = append(errs, field.Required(selectorPath, ""))
-	} else {
-		errs = append(errs, metav1validation.ValidateLabelSelector(spec.Selector, metav1validation.LabelSelectorValidationOptions{
-			AllowInvalidLabelValueInSelector: opts.AllowInvalidLabelValueInSelector}, selectorPath)...)
-		if len(spec.Selector.MatchLabels)+len(spec.Selector.MatchExpressions) == 0 {
-			errs = append(errs, field.Invalid(selectorPath, spec.Selector, "empty selector is invalid for deployment"))
-		}
+	errs := workload.NotNegative(at, workload.Count{Name: "replicas", Value: int64(replicas)},
+		workload.Count{Name: "minReadySeconds", Value: int64(spec.MinReadySeconds)})
+	selector, selectorErrs := workload.ValidateSelector(spec.Selector, opts, "empty selector is invalid for deployment", "invalid label selector", at.Child("selector"))
+	errs = append(errs, selectorErrs...)
+	if selector == nil {
+		return errs
 	}
-	selector, err := metav1.LabelSelectorAsSelector(spec.Selector)
-	if err != nil {
-		return append(errs, field.Invalid(selectorPath, spec.Selector, "invalid label selector"))
-	}
-	return append(errs, podspec.ValidateReplicaTemplate(&spec.Template, selector, replicas, at.Child("template"), opts)...)
+	return append(errs, podspec.ValidateReplicaTemplate(&spec.Template, selector, replicas, "ReplicaSet", at.Child("template"), opts)...)
 }
 
 func validateStatusUpdate(_ context.Context, r, old *appsv1.ReplicaSet) field.ErrorList {
 	at, s := field.NewPath("status"), &r.Status
 	errs := kinds.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-	notNegative := func(count int64, name string) {
-		errs = append(errs, apivalidation.ValidateNonnegativeField(count, at.Child(name))...)
-	}
-	atMost := func(count, bound int32, name, of string) {
-		if count > bound {
-			errs = append(errs, field.Invalid(at.Child(name), count, "cannot be greater than "+of))
-		}
-	}
-	notNegative(int64(s.Replicas), "replicas")
-	notNegative(int64(s.FullyLabeledReplicas), "fullyLabeledReplicas")
-	notNegative(int64(s.ReadyReplicas), "readyReplicas")
-	notNegative(int64(s.AvailableReplicas), "availableReplicas")
-	notNegative(s.ObservedGeneration, "observedGeneration")
-	if s.TerminatingReplicas != nil {
-		notNegative(int64(*s.TerminatingReplicas), "terminatingReplicas")
-	}
-	atMost(s.FullyLabeledReplicas, s.Replicas, "fullyLabeledReplicas", "status.replicas")
-	atMost(s.ReadyReplicas, s.Replicas, "readyReplicas", "status.replicas")
-	atMost(s.AvailableReplicas, s.Replicas, "availableReplicas", "status.replicas")
-	atMost(s.AvailableReplicas, s.ReadyReplicas, "availableReplicas", "readyReplicas")
-	return errs
+	errs = append(errs, workload.NotNegative(at, workload.Count{Name: "terminatingReplicas", Value: int64(ptr.Deref(s.TerminatingReplicas, 0))})...)
+	return append(errs, workload.ReplicaStatus(s.Replicas, s.FullyLabeledReplicas, s.ReadyReplicas, s.AvailableReplicas, s.ObservedGeneration, at)...)
 }
 
 func columns() []kinds.Column[*appsv1.ReplicaSet] {
 	spec, status := appsv1.ReplicaSetSpec{}.SwaggerDoc(), appsv1.ReplicaSetStatus{}.SwaggerDoc()
-	return []kinds.Column[*appsv1.ReplicaSet]{
+	columns := []kinds.Column[*appsv1.ReplicaSet]{
 		kinds.NameColumn[*appsv1.ReplicaSet](),
 		{Name: "Desired", Type: "integer", Description: spec["replicas"], Cell: func(r *appsv1.ReplicaSet) any { return int64(ptr.Deref(r.Spec.Replicas, defaultReplicas)) }},
 		{Name: "Current", Type: "integer", Description: status["replicas"], Cell: func(r *appsv1.ReplicaSet) any { return int64(r.Status.Replicas) }},
 		{Name: "Ready", Type: "integer", Description: status["readyReplicas"], Cell: func(r *appsv1.ReplicaSet) any { return int64(r.Status.ReadyReplicas) }},
 		kinds.AgeColumn[*appsv1.ReplicaSet](),
-		{Name: "Containers", Priority: 1, Description: "Names of each container in the template.", Cell: func(r *appsv1.ReplicaSet) any {
-			names, _ := podspec.ContainerColumns(&r.Spec.Template.Spec)
-			return names
-		}},
-		{Name: "Images", Priority: 1, Description: "Images referenced by each container in the template.", Cell: func(r *appsv1.ReplicaSet) any {
-			_, images := podspec.ContainerColumns(&r.Spec.Template.Spec)
-			return images
-		}},
-		{Name: "Selector", Priority: 1, Description: spec["selector"], Cell: func(r *appsv1.ReplicaSet) any { return metav1.FormatLabelSelector(r.Spec.Selector) }},
 	}
+	columns = append(columns, workload.TemplateColumns(func(r *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &r.Spec.Template })...)
+	return append(columns, workload.SelectorColumn(spec["selector"], func(r *appsv1.ReplicaSet) *metav1.LabelSelector { return r.Spec.Selector }))
 }

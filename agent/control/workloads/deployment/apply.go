@@ -2,7 +2,6 @@ package deployment
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -13,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/podvine/podvine/agent/control/workloads/dependents"
 )
 
 // apply carries a plan out. Any error leaves the rest to the next decision.
@@ -25,7 +26,7 @@ func (l *Loop) apply(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, annotationRevision, plan.Revision)
 		updated, err := l.cfg.Client.AppsV1().Deployments(d.Namespace).Update(ctx, next, metav1.UpdateOptions{})
 		if err != nil {
-			return ignoreGone(err)
+			return dependents.Gone(err)
 		}
 		d = updated
 	}
@@ -52,33 +53,28 @@ func (l *Loop) apply(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 	return l.writeStatus(ctx, d, plan.Status)
 }
 
-func ignoreGone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
 // claim adopts and releases sets.
 func (l *Loop) claim(ctx context.Context, d *appsv1.Deployment, plan Plan) error {
 	if len(plan.Adopt) > 0 {
 		live, err := l.cfg.Client.AppsV1().Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
-		if err != nil {
-			return fmt.Errorf("confirm adopter %s/%s: %w", d.Namespace, d.Name, err)
-		}
-		if live.UID != d.UID || live.DeletionTimestamp != nil {
-			return fmt.Errorf("adopt replica sets: %s/%s is not what it was (uid %s)", d.Namespace, d.Name, d.UID)
+		if err := dependents.Confirm(d, live, err); err != nil {
+			return err
 		}
 	}
 	var errs []error
 	for _, set := range plan.Adopt {
-		errs = append(errs, l.patchOwner(ctx, set, metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))))
+		patch, err := dependents.Adoption(set, d, appsv1.SchemeGroupVersion.WithKind("Deployment"))
+		if err == nil {
+			err = l.patch(ctx, set, patch)
+		}
+		errs = append(errs, err)
 	}
 	for _, set := range plan.Release {
-		err := l.patchOwner(ctx, set, map[string]any{"$patch": "delete", "uid": d.UID})
-		if !apierrors.IsNotFound(err) && !apierrors.IsInvalid(err) { // gone, or someone else's by now
-			errs = append(errs, err)
+		patch, err := dependents.Release(set, d)
+		if err == nil {
+			err = dependents.Released(l.patch(ctx, set, patch))
 		}
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -90,13 +86,8 @@ func (l *Loop) claim(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 	return nil
 }
 
-func (l *Loop) patchOwner(ctx context.Context, set *appsv1.ReplicaSet, reference any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": set.UID, "ownerReferences": []any{reference}}})
-	if err != nil {
-		return fmt.Errorf("encode owner of replica set %s: %w", set.Name, err)
-	}
-	_, err = l.cfg.Client.AppsV1().ReplicaSets(set.Namespace).Patch(ctx, set.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+func (l *Loop) patch(ctx context.Context, set *appsv1.ReplicaSet, patch []byte) error {
+	_, err := l.cfg.Client.AppsV1().ReplicaSets(set.Namespace).Patch(ctx, set.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 
@@ -139,5 +130,5 @@ func (l *Loop) writeStatus(ctx context.Context, d *appsv1.Deployment, status app
 	next := d.DeepCopy()
 	next.Status = status
 	_, err := l.cfg.Client.AppsV1().Deployments(d.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
-	return ignoreGone(err)
+	return dependents.Gone(err)
 }

@@ -84,3 +84,48 @@ func prefix(name string) string {
 	}
 	return dashed
 }
+
+// Available tells whether the pod has been ready for minReadySeconds, and, where only time is missing, how much.
+func Available(pod *v1.Pod, minReadySeconds int32, now time.Time) (available bool, left time.Duration) {
+	ready, since := Ready(pod)
+	if !ready {
+		return false, 0
+	}
+	left = since.Add(time.Duration(minReadySeconds) * time.Second).Sub(now)
+	if minReadySeconds == 0 || left <= 0 {
+		return true, 0
+	}
+	return false, left
+}
+
+// Claim sorts pods into those of the owner, those to adopt and those to release. matches says whether a pod looks like the
+// owner's, and adoptable whether one that looks so, and has no controller, is worth having. An owner that ends takes no pod
+// on and lets none go.
+func Claim(all []*v1.Pod, owner metav1.Object, matches, adoptable func(*v1.Pod) bool) (own, adopt, release []*v1.Pod) {
+	alive := owner.GetDeletionTimestamp() == nil
+	for _, pod := range all {
+		controller := metav1.GetControllerOfNoCopy(pod)
+		switch {
+		case controller != nil && controller.UID != owner.GetUID():
+		case controller != nil && matches(pod):
+			own = append(own, pod)
+		case controller != nil && alive:
+			release = append(release, pod)
+		case controller == nil && alive && pod.DeletionTimestamp == nil && matches(pod) && adoptable(pod):
+			adopt = append(adopt, pod)
+			own = append(own, pod)
+		}
+	}
+	return own, adopt, release
+}
+
+// Any is true of every pod.
+func Any(*v1.Pod) bool { return true }
+
+// Sooner is the shorter of two delays, of which 0 is none.
+func Sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}

@@ -51,7 +51,9 @@ func Decide(view View, now time.Time) Plan {
 		plan.Status.ObservedGeneration = set.Generation
 		return plan
 	}
-	owned := claim(view, selector, &plan)
+	matches := func(pod *v1.Pod) bool { return selector.Matches(labels.Set(pod.Labels)) }
+	var owned []*v1.Pod
+	owned, plan.Adopt, plan.Release = pods.Claim(view.Pods, set, matches, pods.Active)
 	var active []*v1.Pod
 	terminating := int32(0)
 	for _, pod := range owned {
@@ -67,26 +69,6 @@ func Decide(view View, now time.Time) Plan {
 	}
 	plan.Status, plan.Again = status(set, active, terminating, now)
 	return plan
-}
-
-// claim sorts the pods into those that are the set's, those to adopt and those to release.
-func claim(view View, selector labels.Selector, plan *Plan) []*v1.Pod {
-	var owned []*v1.Pod
-	for _, pod := range view.Pods {
-		owner := metav1.GetControllerOfNoCopy(pod)
-		matches := selector.Matches(labels.Set(pod.Labels))
-		switch {
-		case owner != nil && owner.UID != view.Set.UID:
-		case owner != nil && matches:
-			owned = append(owned, pod)
-		case owner != nil && view.Set.DeletionTimestamp == nil:
-			plan.Release = append(plan.Release, pod)
-		case owner == nil && matches && view.Set.DeletionTimestamp == nil && pod.DeletionTimestamp == nil && pods.Active(pod):
-			plan.Adopt = append(plan.Adopt, pod)
-			owned = append(owned, pod)
-		}
-	}
-	return owned
 }
 
 func scale(view View, active []*v1.Pod, now time.Time, plan *Plan) {
@@ -171,17 +153,14 @@ func status(set *appsv1.ReplicaSet, active []*v1.Pod, terminating int32, now tim
 		if template.Matches(labels.Set(pod.Labels)) {
 			s.FullyLabeledReplicas++
 		}
-		ready, since := pods.Ready(pod)
-		if !ready {
-			continue
+		if ready, _ := pods.Ready(pod); ready {
+			s.ReadyReplicas++
 		}
-		s.ReadyReplicas++
-		left := since.Add(time.Duration(set.Spec.MinReadySeconds) * time.Second).Sub(now)
-		if set.Spec.MinReadySeconds == 0 || left <= 0 {
+		available, left := pods.Available(pod, set.Spec.MinReadySeconds, now)
+		if available {
 			s.AvailableReplicas++
-		} else if again == 0 || left < again {
-			again = left
 		}
+		again = pods.Sooner(again, left)
 	}
 	return s, again
 }
