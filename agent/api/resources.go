@@ -17,6 +17,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/lease"
 	"github.com/podvine/podvine/agent/api/kinds/namespace"
 	"github.com/podvine/podvine/agent/api/kinds/node"
+	"github.com/podvine/podvine/agent/api/kinds/persistentvolumeclaim"
 	"github.com/podvine/podvine/agent/api/kinds/pod"
 	"github.com/podvine/podvine/agent/api/kinds/podtemplate"
 	"github.com/podvine/podvine/agent/api/kinds/priorityclass"
@@ -42,6 +43,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			endpointslice.Resource(),
 			ipaddress.Resource(),
 			node.Resource(),
+			persistentvolumeclaim.Resource(),
 			pod.Resource(),
 			podtemplate.Resource(),
 			replicaset.Resource(),

@@ -32,6 +32,7 @@ import (
 	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/namespaces"
 	"github.com/podvine/podvine/agent/control/nodes"
+	"github.com/podvine/podvine/agent/control/protection"
 	"github.com/podvine/podvine/agent/control/rootca"
 	"github.com/podvine/podvine/agent/control/scheduler"
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
@@ -124,7 +125,10 @@ func (c *Control) addWorkloads(cfg Config) error {
 	_, err := add(c, "deployment", func(registry *prometheus.Registry) (*deployment.Loop, error) {
 		return deployment.New(deployment.Config{Client: cfg.ClientFor(NameDeployment), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(setErr, err)
+	_, protectionErr := add(c, "pvcprotection", func(registry *prometheus.Registry) (*protection.Loop, error) {
+		return protection.New(protection.Config{Client: cfg.ClientFor(NameClaimProtection), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+	})
+	return errors.Join(setErr, err, protectionErr)
 }
 
 func (c *Control) addNamespaces(cfg Config) error {
