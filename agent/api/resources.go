@@ -29,6 +29,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/service"
 	"github.com/podvine/podvine/agent/api/kinds/serviceaccount"
 	"github.com/podvine/podvine/agent/api/kinds/servicecidr"
+	"github.com/podvine/podvine/agent/api/kinds/statefulset"
 )
 
 // Resources returns every built-in kind that is served. A kind is installed by being in this list. access returns
@@ -50,6 +51,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			runtimeclass.Resource(),
 			service.Resource(),
 			servicecidr.Resource(),
+			statefulset.Resource(),
 			namespace.Resource(),
 			secret.Resource(),
 			serviceaccount.Resource(),

@@ -38,6 +38,7 @@ import (
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
 	"github.com/podvine/podvine/agent/control/workloads/deployment"
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
+	"github.com/podvine/podvine/agent/control/workloads/statefulset"
 )
 
 // restartSeconds is the pause before a loop that failed is started again.
@@ -122,13 +123,16 @@ func (c *Control) addWorkloads(cfg Config) error {
 	_, setErr := add(c, "replicaset", func(registry *prometheus.Registry) (*replicaset.Loop, error) {
 		return replicaset.New(replicaset.Config{Client: cfg.ClientFor(NameReplicaSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
+	_, statefulErr := add(c, "statefulset", func(registry *prometheus.Registry) (*statefulset.Loop, error) {
+		return statefulset.New(statefulset.Config{Client: cfg.ClientFor(NameStatefulSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+	})
 	_, err := add(c, "deployment", func(registry *prometheus.Registry) (*deployment.Loop, error) {
 		return deployment.New(deployment.Config{Client: cfg.ClientFor(NameDeployment), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
 	_, protectionErr := add(c, "pvcprotection", func(registry *prometheus.Registry) (*protection.Loop, error) {
 		return protection.New(protection.Config{Client: cfg.ClientFor(NameClaimProtection), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(setErr, err, protectionErr)
+	return errors.Join(setErr, statefulErr, err, protectionErr)
 }
 
 func (c *Control) addNamespaces(cfg Config) error {

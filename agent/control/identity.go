@@ -12,6 +12,7 @@ const (
 	NameAPIServer        = "kube-apiserver"
 	NameDeployment       = "deployment-controller"
 	NameReplicaSet       = "replicaset-controller"
+	NameStatefulSet      = "statefulset-controller"
 	NameClaimProtection  = "pvc-protection-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"
