@@ -8,6 +8,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
+	"github.com/podvine/podvine/agent/api/kinds/daemonset"
 	"github.com/podvine/podvine/agent/api/kinds/deployment"
 	"github.com/podvine/podvine/agent/api/kinds/endpoints"
 	"github.com/podvine/podvine/agent/api/kinds/endpointslice"
@@ -39,6 +40,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 		[]kinds.Resource{
 			configmap.Resource(),
 			controllerrevision.Resource(),
+			daemonset.Resource(),
 			deployment.Resource(),
 			endpoints.Resource(),
 			endpointslice.Resource(),

@@ -36,6 +36,7 @@ import (
 	"github.com/podvine/podvine/agent/control/rootca"
 	"github.com/podvine/podvine/agent/control/scheduler"
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
+	"github.com/podvine/podvine/agent/control/workloads/daemonset"
 	"github.com/podvine/podvine/agent/control/workloads/deployment"
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
 	"github.com/podvine/podvine/agent/control/workloads/statefulset"
@@ -129,10 +130,13 @@ func (c *Control) addWorkloads(cfg Config) error {
 	_, err := add(c, "deployment", func(registry *prometheus.Registry) (*deployment.Loop, error) {
 		return deployment.New(deployment.Config{Client: cfg.ClientFor(NameDeployment), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
+	_, daemonErr := add(c, "daemonset", func(registry *prometheus.Registry) (*daemonset.Loop, error) {
+		return daemonset.New(daemonset.Config{Client: cfg.ClientFor(NameDaemonSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+	})
 	_, protectionErr := add(c, "pvcprotection", func(registry *prometheus.Registry) (*protection.Loop, error) {
 		return protection.New(protection.Config{Client: cfg.ClientFor(NameClaimProtection), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(setErr, statefulErr, err, protectionErr)
+	return errors.Join(setErr, statefulErr, daemonErr, err, protectionErr)
 }
 
 func (c *Control) addNamespaces(cfg Config) error {

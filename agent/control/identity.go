@@ -14,6 +14,7 @@ const (
 	NameReplicaSet       = "replicaset-controller"
 	NameStatefulSet      = "statefulset-controller"
 	NameClaimProtection  = "pvc-protection-controller"
+	NameDaemonSet        = "daemon-set-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"
 	NameRootCA           = "root-ca-cert-publisher"
