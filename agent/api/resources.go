@@ -24,6 +24,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/priorityclass"
 	"github.com/podvine/podvine/agent/api/kinds/rbac"
 	"github.com/podvine/podvine/agent/api/kinds/replicaset"
+	"github.com/podvine/podvine/agent/api/kinds/replicationcontroller"
 	"github.com/podvine/podvine/agent/api/kinds/reviews"
 	"github.com/podvine/podvine/agent/api/kinds/runtimeclass"
 	"github.com/podvine/podvine/agent/api/kinds/secret"
@@ -50,6 +51,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			pod.Resource(),
 			podtemplate.Resource(),
 			replicaset.Resource(),
+			replicationcontroller.Resource(),
 			runtimeclass.Resource(),
 			service.Resource(),
 			servicecidr.Resource(),

@@ -39,6 +39,7 @@ import (
 	"github.com/podvine/podvine/agent/control/workloads/daemonset"
 	"github.com/podvine/podvine/agent/control/workloads/deployment"
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
+	"github.com/podvine/podvine/agent/control/workloads/replicationcontroller"
 	"github.com/podvine/podvine/agent/control/workloads/statefulset"
 )
 
@@ -133,10 +134,13 @@ func (c *Control) addWorkloads(cfg Config) error {
 	_, daemonErr := add(c, "daemonset", func(registry *prometheus.Registry) (*daemonset.Loop, error) {
 		return daemonset.New(daemonset.Config{Client: cfg.ClientFor(NameDaemonSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
+	_, replicationErr := add(c, "replicationmanager", func(registry *prometheus.Registry) (*replicationcontroller.Loop, error) {
+		return replicationcontroller.New(replicationcontroller.Config{Client: cfg.ClientFor(NameReplication), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+	})
 	_, protectionErr := add(c, "pvcprotection", func(registry *prometheus.Registry) (*protection.Loop, error) {
 		return protection.New(protection.Config{Client: cfg.ClientFor(NameClaimProtection), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(setErr, statefulErr, daemonErr, err, protectionErr)
+	return errors.Join(setErr, statefulErr, daemonErr, replicationErr, err, protectionErr)
 }
 
 func (c *Control) addNamespaces(cfg Config) error {

@@ -15,6 +15,7 @@ const (
 	NameStatefulSet      = "statefulset-controller"
 	NameClaimProtection  = "pvc-protection-controller"
 	NameDaemonSet        = "daemon-set-controller"
+	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"
 	NameRootCA           = "root-ca-cert-publisher"

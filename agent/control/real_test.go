@@ -173,8 +173,71 @@ func TestOnARealAPI(t *testing.T) {
 	if node.Spec.PodCIDR != "10.244.0.0/24" || len(node.Spec.PodCIDRs) != 1 {
 		t.Errorf("node has blocks %v", node.Spec.PodCIDRs)
 	}
+	r.keepsOthers(ctx)
 	r.collects(ctx)
 	r.ends(ctx)
+}
+
+// keepsOthers has every other kind of workload come up, under the rights of its loop, and go again.
+func (r *real) keepsOthers(ctx context.Context) {
+	r.Helper()
+	app := map[string]string{"app": "other"}
+	selector, two, now := &metav1.LabelSelector{MatchLabels: app}, int32(2), int64(0)
+	template := v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: app},
+		Spec: v1.PodSpec{TerminationGracePeriodSeconds: &now, Containers: []v1.Container{{Name: "c", Image: "v1"}}}}
+	meta := metav1.ObjectMeta{Name: "other"}
+	_, err := r.AppsV1().StatefulSets("shop").Create(ctx, &appsv1.StatefulSet{ObjectMeta: meta,
+		Spec: appsv1.StatefulSetSpec{Replicas: &two, Selector: selector, Template: template, ServiceName: "other"}}, metav1.CreateOptions{})
+	r.must(err)
+	r.until("keep a stateful set", func() (bool, string) {
+		said := r.playNode("shop")
+		set, err := r.AppsV1().StatefulSets("shop").Get(ctx, "other", metav1.GetOptions{})
+		r.must(err)
+		return set.Status.AvailableReplicas == 2 && set.Status.CurrentRevision == set.Status.UpdateRevision, fmt.Sprintf("%s, status %+v", said, set.Status)
+	})
+	background := metav1.DeletePropagationBackground
+	options := metav1.DeleteOptions{PropagationPolicy: &background}
+	r.must(r.AppsV1().StatefulSets("shop").Delete(ctx, "other", options))
+	_, err = r.CoreV1().PersistentVolumeClaims("shop").Create(ctx, &v1.PersistentVolumeClaim{ObjectMeta: meta, Spec: v1.PersistentVolumeClaimSpec{
+		AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
+		Resources:   v1.VolumeResourceRequirements{Requests: v1.ResourceList{v1.ResourceStorage: apiresource.MustParse("1Gi")}}}}, metav1.CreateOptions{})
+	r.must(err)
+	r.must(r.CoreV1().PersistentVolumeClaims("shop").Delete(ctx, "other", metav1.DeleteOptions{}))
+	r.until("let an unused claim go", func() (bool, string) {
+		_, err := r.CoreV1().PersistentVolumeClaims("shop").Get(ctx, "other", metav1.GetOptions{})
+		return apierrors.IsNotFound(err), fmt.Sprint(err)
+	})
+	r.keepsDaemons(ctx, meta, selector, template)
+	r.keepsController(ctx, meta, template)
+}
+
+func (r *real) keepsDaemons(ctx context.Context, meta metav1.ObjectMeta, selector *metav1.LabelSelector, template v1.PodTemplateSpec) {
+	r.Helper()
+	_, err := r.AppsV1().DaemonSets("shop").Create(ctx, &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}}, metav1.CreateOptions{})
+	r.must(err)
+	r.until("keep a daemon set", func() (bool, string) {
+		said := r.playNode("shop")
+		set, err := r.AppsV1().DaemonSets("shop").Get(ctx, "other", metav1.GetOptions{})
+		r.must(err)
+		return set.Status.NumberAvailable == 1 && set.Status.UpdatedNumberScheduled == 1, fmt.Sprintf("%s, status %+v", said, set.Status)
+	})
+	background := metav1.DeletePropagationBackground
+	r.must(r.AppsV1().DaemonSets("shop").Delete(ctx, "other", metav1.DeleteOptions{PropagationPolicy: &background}))
+}
+
+func (r *real) keepsController(ctx context.Context, meta metav1.ObjectMeta, template v1.PodTemplateSpec) {
+	r.Helper()
+	_, err := r.CoreV1().ReplicationControllers("shop").Create(ctx, &v1.ReplicationController{ObjectMeta: meta,
+		Spec: v1.ReplicationControllerSpec{Template: &template}}, metav1.CreateOptions{})
+	r.must(err)
+	r.until("keep a replication controller", func() (bool, string) {
+		said := r.playNode("shop")
+		rc, err := r.CoreV1().ReplicationControllers("shop").Get(ctx, "other", metav1.GetOptions{})
+		r.must(err)
+		return rc.Status.AvailableReplicas == 1, fmt.Sprintf("%s, status %+v", said, rc.Status)
+	})
+	background := metav1.DeletePropagationBackground
+	r.must(r.CoreV1().ReplicationControllers("shop").Delete(ctx, "other", metav1.DeleteOptions{PropagationPolicy: &background}))
 }
 
 func (r *real) collects(ctx context.Context) {

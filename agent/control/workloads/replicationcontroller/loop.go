@@ -1,0 +1,244 @@
+// Package replicationcontroller keeps as many pods running as each ReplicationController asks for.
+//
+// Role: a ReplicationController is a ReplicaSet with a plain selector, so the loop shows it as one to
+// [replicaset.Decide], and carries the plan out under its own kind and identity.
+//
+// Ownership: the loop writes the controller's status, creates and deletes its pods, and writes the controller reference
+// of pods that it adopts or releases.
+//
+// Reading behind its own writes: as the loop of ReplicaSets.
+//
+// Concurrency: as [loop.Driver]; a controller is worked on by one goroutine at a time.
+package replicationcontroller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	appsv1 "k8s.io/api/apps/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/podvine/podvine/agent/control/loop"
+	"github.com/podvine/podvine/agent/control/workloads/dependents"
+	"github.com/podvine/podvine/agent/control/workloads/pods"
+	"github.com/podvine/podvine/agent/control/workloads/replicaset"
+)
+
+// Config wires a [Loop].
+type Config struct {
+	// Client acts as the replication-controller. Required.
+	Client kubernetes.Interface
+	// Informers of replicationcontrollers and pods; the caller starts them. Required.
+	Informers informers.SharedInformerFactory
+	// Logger is required.
+	Logger *slog.Logger
+	// Recorder receives events; nil records through Client.
+	Recorder record.EventRecorder
+	// Metrics is a registry of the loop's own; nil registers nowhere.
+	Metrics prometheus.Registerer
+}
+
+// Loop is the ReplicationController loop. Make it with [New].
+type Loop struct {
+	cfg         Config
+	driver      *loop.Driver
+	controllers corelisters.ReplicationControllerLister
+	podIndex    cache.Indexer
+
+	pending  *loop.Pending
+	recorder record.EventRecorder // of the current run
+}
+
+// kind is that of the owners.
+func kind() schema.GroupVersionKind { return v1.SchemeGroupVersion.WithKind("ReplicationController") }
+
+// New checks the configuration and asks the factory for its informers.
+func New(cfg Config) (*Loop, error) {
+	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
+		return nil, errors.New("make replicationcontroller loop: Client, Informers and Logger are required")
+	}
+	core := cfg.Informers.Core().V1()
+	controllers, podInformer := core.ReplicationControllers(), core.Pods().Informer()
+	if err := loop.IndexByController(podInformer); err != nil {
+		return nil, err
+	}
+	metrics, err := loop.OptionalMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	l := &Loop{cfg: cfg, controllers: controllers.Lister(), podIndex: podInformer.GetIndexer(), pending: loop.NewPending()}
+	l.driver, err = loop.New(loop.Config{
+		Name: "replicationmanager",
+		Sources: []loop.Source{
+			loop.On(controllers.Informer(), l.ownKeys),
+			loop.OnDependents(podInformer, kind().Kind, l.adopters),
+			loop.On(podInformer, l.gone),
+		},
+		All:       func() []string { return controllers.Informer().GetIndexer().ListKeys() },
+		Reconcile: l.reconcile,
+		Logger:    cfg.Logger,
+		Metrics:   metrics,
+	})
+	return l, err
+}
+
+// Run keeps controllers until ctx ends.
+func (l *Loop) Run(ctx context.Context) error {
+	l.pending.Reset()
+	l.recorder = l.cfg.Recorder
+	if l.recorder == nil {
+		recorder, stop := loop.NewRecorder(l.cfg.Client, "replication-controller")
+		defer stop()
+		l.recorder = recorder
+	}
+	return l.driver.Run(ctx)
+}
+
+// ownKeys is the controller itself; one that is gone needs no memory of what was done for it.
+func (l *Loop) ownKeys(old, new *v1.ReplicationController) []string {
+	if new == nil {
+		l.pending.Forget(old.UID)
+		return nil
+	}
+	return []string{loop.Key(new)}
+}
+
+// gone forgets the creation of a pod that came and went before it was looked at.
+func (l *Loop) gone(old, new *v1.Pod) []string {
+	if new == nil {
+		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
+			l.pending.Seen(owner.UID, old.UID)
+		}
+	}
+	return nil
+}
+
+// adopters are the controllers that could take an object on.
+func (l *Loop) adopters(object metav1.Object) (keys []string) {
+	all, err := l.controllers.ReplicationControllers(object.GetNamespace()).List(labels.Everything())
+	if err != nil {
+		return nil // a lister over a cache has no errors
+	}
+	for _, rc := range all {
+		if loop.Selects(&metav1.LabelSelector{MatchLabels: rc.Spec.Selector}, object) {
+			keys = append(keys, loop.Key(rc))
+		}
+	}
+	return keys
+}
+
+// AsSet shows a controller as the ReplicaSet that it would be. The two share memory.
+func AsSet(rc *v1.ReplicationController) *appsv1.ReplicaSet {
+	set := &appsv1.ReplicaSet{ObjectMeta: rc.ObjectMeta, Spec: appsv1.ReplicaSetSpec{
+		Replicas: rc.Spec.Replicas, MinReadySeconds: rc.Spec.MinReadySeconds, Selector: &metav1.LabelSelector{MatchLabels: rc.Spec.Selector}}}
+	if rc.Spec.Template != nil {
+		set.Spec.Template = *rc.Spec.Template
+	}
+	set.Status = appsv1.ReplicaSetStatus{Replicas: rc.Status.Replicas, FullyLabeledReplicas: rc.Status.FullyLabeledReplicas,
+		ReadyReplicas: rc.Status.ReadyReplicas, AvailableReplicas: rc.Status.AvailableReplicas, ObservedGeneration: rc.Status.ObservedGeneration}
+	for _, c := range rc.Status.Conditions {
+		set.Status.Conditions = append(set.Status.Conditions, appsv1.ReplicaSetCondition{Type: appsv1.ReplicaSetConditionType(c.Type),
+			Status: c.Status, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+	}
+	return set
+}
+
+// statusFrom is the way back.
+func statusFrom(s appsv1.ReplicaSetStatus) v1.ReplicationControllerStatus {
+	out := v1.ReplicationControllerStatus{Replicas: s.Replicas, FullyLabeledReplicas: s.FullyLabeledReplicas,
+		ReadyReplicas: s.ReadyReplicas, AvailableReplicas: s.AvailableReplicas, ObservedGeneration: s.ObservedGeneration}
+	for _, c := range s.Conditions {
+		out.Conditions = append(out.Conditions, v1.ReplicationControllerCondition{Type: v1.ReplicationControllerConditionType(c.Type),
+			Status: c.Status, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+	}
+	return out
+}
+
+func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
+	namespace, name, err := loop.SplitKey(key)
+	if err != nil {
+		return 0, err
+	}
+	rc, err := l.controllers.ReplicationControllers(namespace).Get(name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	view, err := l.view(rc, now)
+	if err != nil {
+		return 0, err
+	}
+	plan := replicaset.Decide(view, now)
+	reason, failure := l.carryOut(ctx, rc, plan)
+	message := ""
+	if failure != nil {
+		message = failure.Error()
+	}
+	if reason != "" || failure == nil {
+		plan.Status.Conditions = replicaset.Failed(plan.Status.Conditions, reason, message, now)
+	}
+	return plan.Again, errors.Join(failure, l.writeStatus(ctx, rc, statusFrom(plan.Status)))
+}
+
+// view reads what a decision needs.
+func (l *Loop) view(rc *v1.ReplicationController, now time.Time) (replicaset.View, error) {
+	all, owned, err := loop.Dependents[*v1.Pod](l.podIndex, rc)
+	if err != nil {
+		return replicaset.View{}, err
+	}
+	view := replicaset.View{Set: AsSet(rc), Pods: all, PodsOnNode: map[string]int{}}
+	shown := make(map[types.UID]bool, owned)
+	for _, pod := range all[:owned] {
+		shown[pod.UID] = pod.DeletionTimestamp == nil
+		if pods.Active(pod) && pod.Spec.NodeName != "" {
+			view.PodsOnNode[pod.Spec.NodeName]++
+		}
+	}
+	view.Unseen, view.Deleted = l.pending.Unseen(rc.UID, shown, now)
+	return view, nil
+}
+
+// carryOut writes pods. reason is that of the ReplicaFailure condition, empty when scaling went well.
+func (l *Loop) carryOut(ctx context.Context, rc *v1.ReplicationController, plan replicaset.Plan) (reason string, err error) {
+	writer := dependents.Pods{Client: l.cfg.Client, Recorder: l.recorder, Pending: l.pending, Kind: kind()}
+	err = writer.Claim(ctx, rc, plan.Adopt, plan.Release, func() (metav1.Object, error) {
+		return l.cfg.Client.CoreV1().ReplicationControllers(rc.Namespace).Get(ctx, rc.Name, metav1.GetOptions{})
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := writer.Create(ctx, rc, plan.Create, func(int) *v1.Pod { return pods.FromTemplate(rc.Spec.Template, rc, kind()) }); err != nil {
+		return "FailedCreate", err
+	}
+	if err := writer.Delete(ctx, rc, plan.Delete); err != nil {
+		return "FailedDelete", err
+	}
+	return "", nil
+}
+
+func (l *Loop) writeStatus(ctx context.Context, rc *v1.ReplicationController, status v1.ReplicationControllerStatus) error {
+	if equality.Semantic.DeepEqual(rc.Status, status) {
+		return nil
+	}
+	next := rc.DeepCopy()
+	next.Status = status
+	_, err := l.cfg.Client.CoreV1().ReplicationControllers(rc.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	return dependents.Gone(err)
+}
