@@ -97,8 +97,13 @@ func setDefaults(d *appsv1.DaemonSet) {
 		if strategy.RollingUpdate.MaxUnavailable == nil {
 			strategy.RollingUpdate.MaxUnavailable = ptr.To(intstr.FromInt32(defaultMaxUnavailable))
 		}
-		if strategy.RollingUpdate.MaxSurge == nil {
-			strategy.RollingUpdate.MaxSurge = ptr.To(intstr.FromInt32(0))
+	}
+	if r := strategy.RollingUpdate; r != nil { // also where another strategy leaves it unused
+		if r.MaxSurge == nil {
+			r.MaxSurge = ptr.To(intstr.FromInt32(0))
+		}
+		if r.MaxUnavailable == nil {
+			r.MaxUnavailable = ptr.To(intstr.FromInt32(0))
 		}
 	}
 	if d.Spec.RevisionHistoryLimit == nil {
