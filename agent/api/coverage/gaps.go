@@ -9,7 +9,9 @@ const (
 )
 
 // templated are the kinds with a template of pods: what is said of a pod's specification holds for theirs.
-func templated() []string { return []string{"Deployment", "PodTemplate", "ReplicaSet"} }
+func templated() []string {
+	return []string{"DaemonSet", "Deployment", "PodTemplate", "ReplicaSet", "ReplicationController", "StatefulSet"}
+}
 
 // templatePath is where a kind has the template.
 func templatePath(kind string) string {
@@ -88,5 +90,7 @@ func otherGaps() []Gap {
 		{Kind: "Service", Field: "metadata.annotations{podvine.io/load-balancing}", Values: []string{"maglev", "least-connections"},
 			Effect: "backends are picked at random"},
 		{Kind: "Secret", Field: "data{usage-bootstrap-authentication}", Effect: "the token authenticates nobody; `podvine token create` makes one with which machines join"},
+		{Kind: "StatefulSet", Field: "spec.volumeClaimTemplates", Effect: "claims are made but bound to no volume, and the pods stay Pending"},
+		{Kind: "PersistentVolumeClaim", Field: "spec.accessModes", Effect: "the claim is bound to no volume and stays Pending"},
 	}
 }
