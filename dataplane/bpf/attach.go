@@ -62,15 +62,16 @@ type side struct {
 	parent uint32 // of the filter, on kernels without TCX
 }
 
-func sides() (in, out, pod side) {
+func sides() (in, out, pod, tunnel side) {
 	return side{"in", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
 		side{"out", ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
-		side{"pod", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS}
+		side{"pod", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+		side{"tunnel", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS}
 }
 
 // AttachOutside puts the programs for the outside world on a link; name is the link's name.
 func (p *Packets) AttachOutside(name string, ifindex int) error {
-	in, out, _ := sides()
+	in, out, _, _ := sides()
 	if err := p.attach(name, ifindex, in, p.objects.PvFromOutside); err != nil {
 		return err
 	}
@@ -79,14 +80,25 @@ func (p *Packets) AttachOutside(name string, ifindex int) error {
 
 // AttachPod puts the program for a pod's packets on the host's end of the pod's link.
 func (p *Packets) AttachPod(name string, ifindex int) error {
-	_, _, pod := sides()
+	_, _, pod, _ := sides()
 	return p.attach(name, ifindex, pod, p.objects.PvFromPod)
+}
+
+// AttachTunnel puts the program for what comes from other nodes on a tunnel's link. A link without hardware addresses
+// (WireGuard, TUN) has another program.
+func (p *Packets) AttachTunnel(name string, ifindex int, bare bool) error {
+	_, _, _, tunnel := sides()
+	program := p.objects.PvFromTunnel
+	if bare {
+		program = p.objects.PvFromTunnelL3
+	}
+	return p.attach(name, ifindex, tunnel, program)
 }
 
 // Detach takes all programs off a link; a link that is gone, or has none, is no error.
 func (p *Packets) Detach(name string) error {
-	in, out, pod := sides()
-	for _, s := range []side{in, out, pod} {
+	in, out, pod, tunnel := sides()
+	for _, s := range []side{in, out, pod, tunnel} {
 		err := os.Remove(p.pinPath(name, s))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("unpin programs of link %s: %w", name, err)

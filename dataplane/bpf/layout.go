@@ -103,11 +103,44 @@ type Pod struct {
 	HostMAC [6]byte
 }
 
+// RemoteKey is a range of pods of another node. Bits count from the front of the mapped address, so that those of an
+// IPv4 range are 96 more than its own.
+type RemoteKey struct {
+	Bits uint32
+	Addr Addr
+}
+
+// MakeRemoteKey converts a range.
+func MakeRemoteKey(p netip.Prefix) RemoteKey {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return RemoteKey{Bits: uint32(bits), Addr: MakeAddr(p.Masked().Addr())}
+}
+
+// Prefix converts back.
+func (k RemoteKey) Prefix() netip.Prefix {
+	addr, bits := k.Addr.Netip(), int(k.Bits)
+	if addr.Is4() {
+		bits -= 96
+	}
+	return netip.PrefixFrom(addr, bits)
+}
+
+// Remote is the link that leads to a range of pods of another node.
+type Remote struct {
+	Ifindex uint32
+	Pad     uint32
+}
+
 // Settings are what the programs know of their node.
 type Settings struct {
 	HostNetns uint64
 	NAT4      Addr
 	NAT6      Addr
+	PodNAT4   Addr
+	PodNAT6   Addr
 	// RejectMark is the bit of a packet's mark that asks for a refusal.
 	RejectMark uint32
 	// SNATPortFirst and SNATPorts are the span of source ports for flows whose source is translated.
@@ -169,13 +202,14 @@ const (
 	CounterErrorTranslated
 	CounterTooBigSent
 	CounterSourceDenied
+	CounterRemoteRedirected
 	CounterLimit
 )
 
 func (c Counter) String() string {
 	names := [...]string{
 		"socket_translated", "socket_refused", "flow_opened", "flow_rejected", "flow_dropped", "pod_redirected",
-		"flow_exhausted", "flow_reclaimed", "error_translated", "too_big_sent", "source_denied",
+		"flow_exhausted", "flow_reclaimed", "error_translated", "too_big_sent", "source_denied", "remote_redirected",
 	}
 	if int(c) < len(names) {
 		return names[c]

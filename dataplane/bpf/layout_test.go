@@ -36,6 +36,7 @@ func TestLayoutsMatchThePrograms(t *testing.T) {
 		{"pv_members", MemberKey{}, uint32(0)},
 		{"pv_locals", Addr{}, uint32(0)},
 		{"pv_pods", Addr{}, Pod{}},
+		{"pv_remotes", RemoteKey{}, Remote{}},
 		{"pv_flows", Tuple{}, Flow{}},
 	}
 	for _, test := range tests {

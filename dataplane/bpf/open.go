@@ -62,6 +62,7 @@ type Packets struct {
 
 	Settings *ebpf.Map // key uint32(0), value Settings
 	Pods     *ebpf.Map // Addr to Pod
+	Remotes  *ebpf.Map // RemoteKey to Remote
 	Flows    *ebpf.Map // Tuple to Flow
 }
 
@@ -93,7 +94,7 @@ func OpenPackets(dir string) (*Packets, error) {
 		return nil, unsupported("traffic-control programs with peer redirection", "5.10", err)
 	}
 	m := &p.objects.packetsMaps
-	p.Settings, p.Pods, p.Flows = m.PvSettings, m.PvPods, m.PvFlows
+	p.Settings, p.Pods, p.Remotes, p.Flows = m.PvSettings, m.PvPods, m.PvRemotes, m.PvFlows
 	if p.classic, err = lacksTCX(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

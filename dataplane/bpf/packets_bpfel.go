@@ -71,7 +71,8 @@ type packetsPacket struct {
 	TcpFlags     uint8
 	Fragment     uint8
 	DontFragment uint8
-	Pad          [3]uint8
+	L2           uint8
+	Pad          [2]uint8
 	To           packetsTuple
 	_            [4]byte
 	Forth        packetsFlow
@@ -98,6 +99,18 @@ type packetsPodKey struct {
 	Addr [4]uint32
 }
 
+type packetsRemote struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Pad     uint32
+}
+
+type packetsRemoteKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [4]uint32
+}
+
 type packetsSet struct {
 	_               structs.HostLayout
 	Count           uint32
@@ -112,6 +125,8 @@ type packetsSettings struct {
 	HostNetns         uint64
 	Nat4              [4]uint32
 	Nat6              [4]uint32
+	PodNat4           [4]uint32
+	PodNat6           [4]uint32
 	RejectMark        uint32
 	SnatPortFirst     uint16
 	SnatPorts         uint16
@@ -148,21 +163,24 @@ type packetsTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	packetsMapPvAffinity     = "pv_affinity"
-	packetsMapPvCounters     = "pv_counters"
-	packetsMapPvCursors      = "pv_cursors"
-	packetsMapPvFlows        = "pv_flows"
-	packetsMapPvFrontends    = "pv_frontends"
-	packetsMapPvLocals       = "pv_locals"
-	packetsMapPvMembers      = "pv_members"
-	packetsMapPvPacket       = "pv_packet"
-	packetsMapPvPods         = "pv_pods"
-	packetsMapPvSets         = "pv_sets"
-	packetsMapPvSettings     = "pv_settings"
-	packetsMapPvSlots        = "pv_slots"
-	packetsProgPvFromOutside = "pv_from_outside"
-	packetsProgPvFromPod     = "pv_from_pod"
-	packetsProgPvToOutside   = "pv_to_outside"
+	packetsMapPvAffinity      = "pv_affinity"
+	packetsMapPvCounters      = "pv_counters"
+	packetsMapPvCursors       = "pv_cursors"
+	packetsMapPvFlows         = "pv_flows"
+	packetsMapPvFrontends     = "pv_frontends"
+	packetsMapPvLocals        = "pv_locals"
+	packetsMapPvMembers       = "pv_members"
+	packetsMapPvPacket        = "pv_packet"
+	packetsMapPvPods          = "pv_pods"
+	packetsMapPvRemotes       = "pv_remotes"
+	packetsMapPvSets          = "pv_sets"
+	packetsMapPvSettings      = "pv_settings"
+	packetsMapPvSlots         = "pv_slots"
+	packetsProgPvFromOutside  = "pv_from_outside"
+	packetsProgPvFromPod      = "pv_from_pod"
+	packetsProgPvFromTunnel   = "pv_from_tunnel"
+	packetsProgPvFromTunnelL3 = "pv_from_tunnel_l3"
+	packetsProgPvToOutside    = "pv_to_outside"
 )
 
 // loadPackets returns the embedded CollectionSpec for packets.
@@ -207,9 +225,11 @@ type packetsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetsProgramSpecs struct {
-	PvFromOutside *ebpf.ProgramSpec `ebpf:"pv_from_outside"`
-	PvFromPod     *ebpf.ProgramSpec `ebpf:"pv_from_pod"`
-	PvToOutside   *ebpf.ProgramSpec `ebpf:"pv_to_outside"`
+	PvFromOutside  *ebpf.ProgramSpec `ebpf:"pv_from_outside"`
+	PvFromPod      *ebpf.ProgramSpec `ebpf:"pv_from_pod"`
+	PvFromTunnel   *ebpf.ProgramSpec `ebpf:"pv_from_tunnel"`
+	PvFromTunnelL3 *ebpf.ProgramSpec `ebpf:"pv_from_tunnel_l3"`
+	PvToOutside    *ebpf.ProgramSpec `ebpf:"pv_to_outside"`
 }
 
 // packetsMapSpecs contains maps before they are loaded into the kernel.
@@ -225,6 +245,7 @@ type packetsMapSpecs struct {
 	PvMembers   *ebpf.MapSpec `ebpf:"pv_members"`
 	PvPacket    *ebpf.MapSpec `ebpf:"pv_packet"`
 	PvPods      *ebpf.MapSpec `ebpf:"pv_pods"`
+	PvRemotes   *ebpf.MapSpec `ebpf:"pv_remotes"`
 	PvSets      *ebpf.MapSpec `ebpf:"pv_sets"`
 	PvSettings  *ebpf.MapSpec `ebpf:"pv_settings"`
 	PvSlots     *ebpf.MapSpec `ebpf:"pv_slots"`
@@ -265,6 +286,7 @@ type packetsMaps struct {
 	PvMembers   *ebpf.Map `ebpf:"pv_members"`
 	PvPacket    *ebpf.Map `ebpf:"pv_packet"`
 	PvPods      *ebpf.Map `ebpf:"pv_pods"`
+	PvRemotes   *ebpf.Map `ebpf:"pv_remotes"`
 	PvSets      *ebpf.Map `ebpf:"pv_sets"`
 	PvSettings  *ebpf.Map `ebpf:"pv_settings"`
 	PvSlots     *ebpf.Map `ebpf:"pv_slots"`
@@ -281,6 +303,7 @@ func (m *packetsMaps) Close() error {
 		m.PvMembers,
 		m.PvPacket,
 		m.PvPods,
+		m.PvRemotes,
 		m.PvSets,
 		m.PvSettings,
 		m.PvSlots,
@@ -297,15 +320,19 @@ type packetsVariables struct {
 //
 // It can be passed to loadPacketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetsPrograms struct {
-	PvFromOutside *ebpf.Program `ebpf:"pv_from_outside"`
-	PvFromPod     *ebpf.Program `ebpf:"pv_from_pod"`
-	PvToOutside   *ebpf.Program `ebpf:"pv_to_outside"`
+	PvFromOutside  *ebpf.Program `ebpf:"pv_from_outside"`
+	PvFromPod      *ebpf.Program `ebpf:"pv_from_pod"`
+	PvFromTunnel   *ebpf.Program `ebpf:"pv_from_tunnel"`
+	PvFromTunnelL3 *ebpf.Program `ebpf:"pv_from_tunnel_l3"`
+	PvToOutside    *ebpf.Program `ebpf:"pv_to_outside"`
 }
 
 func (p *packetsPrograms) Close() error {
 	return _PacketsClose(
 		p.PvFromOutside,
 		p.PvFromPod,
+		p.PvFromTunnel,
+		p.PvFromTunnelL3,
 		p.PvToOutside,
 	)
 }

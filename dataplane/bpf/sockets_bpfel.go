@@ -78,6 +78,8 @@ type socketsSettings struct {
 	HostNetns         uint64
 	Nat4              [4]uint32
 	Nat6              [4]uint32
+	PodNat4           [4]uint32
+	PodNat6           [4]uint32
 	RejectMark        uint32
 	SnatPortFirst     uint16
 	SnatPorts         uint16

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/podvine/podvine/dataplane/dns"
+	"github.com/podvine/podvine/dataplane/tunnel/wireguard"
 )
 
 // ProtocolVersion of the messages below. A client and a netd that differ in it replace netd, never guess.
@@ -20,6 +21,7 @@ const ProtocolVersion = 1
 const (
 	ConfigFile = "config.json"
 	StateFile  = "state.json"
+	TunnelFile = "tunnel.json"
 	SocketFile = "netd.sock"
 	LogFile    = "netd.log"
 )
@@ -66,6 +68,14 @@ type Request struct {
 	Update *dns.Update `json:"update,omitempty"`
 	// Stop asks netd to end.
 	Stop bool `json:"stop,omitempty"`
+	// Tunnel is the wanted state of the tunnel. netd keeps it on disk, without the private key.
+	Tunnel *wireguard.Config `json:"tunnel,omitempty"`
+	// RemoveTunnel ends the tunnel and takes its link away.
+	RemoveTunnel bool `json:"removeTunnel,omitempty"`
+	// TunnelStatus asks for the tunnel's peers.
+	TunnelStatus bool `json:"tunnelStatus,omitempty"`
+	// HandOver asks for the tunnel's link, as a file descriptor beside the reply. The tunnel of the one asked is over.
+	HandOver bool `json:"handOver,omitempty"`
 }
 
 // Hello opens a connection.
@@ -82,6 +92,10 @@ type Reply struct {
 	PID      int    `json:"pid,omitempty"`
 	// Services is how many services netd knows.
 	Services int `json:"services"`
+	// Tunnel answers TunnelStatus; nil when there is no tunnel.
+	Tunnel *wireguard.Status `json:"tunnel,omitempty"`
+	// Sessions answers HandOver: the peers that have a session with the one that hands over.
+	Sessions []wireguard.Key `json:"sessions,omitempty"`
 }
 
 // WriteFile replaces a file of netd's folder atomically.

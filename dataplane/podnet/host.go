@@ -28,10 +28,12 @@ func (n *Network) prepareHost() error {
 	if err := os.MkdirAll(n.config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
+	n.mu.Lock()
 	n.mtu = n.config.MTU
 	if n.mtu == 0 {
 		n.mtu = defaultRouteMTU()
 	}
+	n.mu.Unlock()
 	if err := n.changeSysctls(); err != nil {
 		return err
 	}
@@ -60,7 +62,7 @@ func defaultRouteMTU() int {
 func (n *Network) ensureHostLink() error {
 	link, err := netlink.LinkByName(hostLink)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: hostLink, MTU: n.mtu, TxQLen: -1}, PeerName: hostLinkPeer}
+		pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: hostLink, MTU: n.currentMTU(), TxQLen: -1}, PeerName: hostLinkPeer}
 		if err := netlink.LinkAdd(pair); err != nil {
 			return fmt.Errorf("make link %s: %w", hostLink, err)
 		}

@@ -28,7 +28,7 @@ type Config struct {
 	StateDir string
 	// BPFFSDir is the folder for pinned programs and maps, the same as the service proxy's.
 	BPFFSDir string
-	// MTU of the pods' links in bytes; 0 takes that of the link with the default route.
+	// MTU of the pods' links in bytes; 0 takes that of the link with the default route. [Network.SetMTU] changes it.
 	MTU int
 	// Ports serves host ports. Without it a pod that asks for one is refused.
 	Ports  Publisher
@@ -65,10 +65,11 @@ type Network struct {
 	config  Config
 	log     *slog.Logger
 	packets *bpf.Packets
-	mtu     int
 	reaper  *reaper
 
 	mu sync.Mutex // guards what follows
+	// mtu of all links, in bytes.
+	mtu int
 	// pools are in the order of Config.CIDRs.
 	pools []*pool
 	pods  map[string]*record
@@ -130,7 +131,18 @@ func (n *Network) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.adoptLinks()
+	if err := n.adoptLinks(); err != nil {
+		return err
+	}
+	for _, r := range records {
+		if n.pods[r.ID] == nil {
+			continue
+		}
+		if err := n.fitMTU(r); err != nil {
+			n.log.Warn("cannot set MTU of adopted pod", "pod", r.ID, "err", err)
+		}
+	}
+	return nil
 }
 
 func (n *Network) adoptAddrs(r *record) bool {

@@ -28,6 +28,8 @@ type record struct {
 	ID    string        `json:"id"`
 	Addrs []netip.Addr  `json:"addrs"`
 	Ports []PortMapping `json:"ports,omitempty"`
+	// Netns is the path of the pod's network namespace; records of older versions lack it.
+	Netns string `json:"netns,omitempty"`
 }
 
 func linkName(id string) string { return linkPrefix + hash(id)[:linkHashChars] }

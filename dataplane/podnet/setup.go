@@ -40,14 +40,14 @@ func (n *Network) Setup(ctx context.Context, id, netnsPath string, options Optio
 	}
 	// A link of this pod that is still being removed must be gone before its successor comes.
 	n.reaper.wait(linkName(id))
-	r, err := n.reserve(id, options)
+	r, err := n.reserve(id, netnsPath, options)
 	if err != nil {
 		return nil, fmt.Errorf("set up network of pod %s: %w", id, err)
 	}
 	if err := n.connect(ctx, r, netnsPath); err != nil {
 		return nil, fmt.Errorf("set up network of pod %s: %w", id, err)
 	}
-	result := &Result{Addrs: r.Addrs, HostLink: linkName(id), MTU: n.mtu}
+	result := &Result{Addrs: r.Addrs, HostLink: linkName(id), MTU: n.currentMTU()}
 	for _, addr := range r.Addrs {
 		result.Gateways = append(result.Gateways, gateway(addr))
 	}
@@ -55,11 +55,11 @@ func (n *Network) Setup(ctx context.Context, id, netnsPath string, options Optio
 }
 
 // reserve finds or makes the pod's record.
-func (n *Network) reserve(id string, options Options) (*record, error) {
+func (n *Network) reserve(id, netnsPath string, options Options) (*record, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	old := n.pods[id]
-	r := &record{ID: id, Ports: options.Ports}
+	r := &record{ID: id, Ports: options.Ports, Netns: netnsPath}
 	if old != nil {
 		r.Addrs = old.Addrs
 	} else {
@@ -120,7 +120,8 @@ func (n *Network) connect(ctx context.Context, r *record, netnsPath string) erro
 	if err := n.publish(ctx, r); err != nil {
 		return errors.Join(err, deleteLink(host))
 	}
-	return nil
+	// It may have changed while the pod was connected.
+	return n.fitMTU(r)
 }
 
 // waitUp returns once both ends carry packets and the pod receives on its addresses. The kernel raises the end that was
@@ -183,12 +184,13 @@ func (n *Network) ensurePair(r *record, ns netns.NsHandle, inside *netlink.Handl
 			return nil, err
 		}
 	}
+	mtu := n.currentMTU()
 	pair := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: name, MTU: n.mtu, HardwareAddr: hostMAC[:], TxQLen: -1},
+		LinkAttrs:        netlink.LinkAttrs{Name: name, MTU: mtu, HardwareAddr: hostMAC[:], TxQLen: -1},
 		PeerName:         podLink,
 		PeerNamespace:    netlink.NsFd(ns),
 		PeerHardwareAddr: podMAC[:],
-		PeerMTU:          uint32(n.mtu),
+		PeerMTU:          uint32(mtu),
 	}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return nil, fmt.Errorf("make link pair: %w", err)

@@ -23,7 +23,7 @@ type Config struct {
 	// BPFFSDir is the folder for pinned programs and maps, e.g. /sys/fs/bpf/podvine.
 	BPFFSDir string
 	// NAT is the source that translated flows to distant backends get, at most one of each family: addresses of this
-	// node that its peers can reach.
+	// node that its peers can reach. For pods of other nodes see [Proxy.SetPodSources].
 	NAT []netip.Addr
 	// Links names the links to the outside; empty means every Ethernet link with an address that is not a pod's.
 	Links []string
@@ -70,6 +70,8 @@ type Proxy struct {
 	sweep   *flowSweep
 
 	mu sync.Mutex // guards what follows
+	// podSources are the node's own addresses in the pod ranges, once they are known.
+	podSources []netip.Addr
 	// table is what is wanted and what the maps hold.
 	table *table
 	// udp remembers each service's UDP endpoints, to notice those that go.
@@ -149,10 +151,26 @@ func (p *Proxy) writeSettings() error {
 			settings.NAT6 = bpf.MakeAddr(a)
 		}
 	}
+	for _, a := range p.podSources {
+		if a.Unmap().Is4() {
+			settings.PodNAT4 = bpf.MakeAddr(a)
+		} else {
+			settings.PodNAT6 = bpf.MakeAddr(a)
+		}
+	}
 	if err := p.sockets.Settings.Put(uint32(0), settings); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
+}
+
+// SetPodSources names the sources, at most one of each family, that translated flows to pods of other nodes get: this node's
+// own addresses in the pod ranges, to which those pods answer through the tunnel. Without them such flows get Config.NAT.
+func (p *Proxy) SetPodSources(addrs []netip.Addr) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.podSources = addrs
+	return p.writeSettings()
 }
 
 // Close stops watching and lets go of the maps. Every translation stays at work.

@@ -44,6 +44,7 @@ enum counter {
 	COUNTER_ERROR_TRANSLATED,
 	COUNTER_TOO_BIG_SENT,
 	COUNTER_SOURCE_DENIED,
+	COUNTER_REMOTE_REDIRECTED,
 	COUNTER_MAX = 16,
 };
 
@@ -153,8 +154,11 @@ struct pod {
 
 struct settings {
 	__u64 host_netns;
+	// The sources of translated flows to distant backends: pods of other nodes answer to pod_nat, all others to nat.
 	__u32 nat4[4];
 	__u32 nat6[4];
+	__u32 pod_nat4[4];
+	__u32 pod_nat6[4];
 	__u32 reject_mark;
 	// Source ports of flows whose source is translated: a span that the host's own sockets do not draw from.
 	__u16 snat_port_first;

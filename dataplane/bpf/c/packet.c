@@ -22,19 +22,73 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } pv_pods SEC(".maps");
 
+// The pod ranges of other nodes, and the link that leads to each. IPv4 prefixes are 96 bits longer, as addresses are mapped.
+struct remote_key {
+	__u32 bits;
+	__u32 addr[4];
+};
+
+struct remote {
+	__u32 ifindex;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 32768);
+	__type(key, struct remote_key);
+	__type(value, struct remote);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pv_remotes SEC(".maps");
+
+// add_l2 gives a packet from a link without hardware addresses room for them.
+static __always_inline int add_l2(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->l2)
+		return 0;
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0) < 0)
+		return -1;
+	__be16 proto = p->v4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	p->l2 = ETH_HLEN;
+	p->l4_offset += ETH_HLEN;
+	return bpf_skb_store_bytes(skb, 2 * ETH_ALEN, &proto, sizeof(proto), 0);
+}
+
 // to_pod hands the packet straight to a pod of this node: foreign FORWARD rules never see it.
-static __always_inline int to_pod(struct __sk_buff *skb, const __u32 *daddr)
+static __always_inline int to_pod(struct __sk_buff *skb, struct packet *p)
 {
 	struct pod_key key;
-	copy_addr(key.addr, daddr);
+	copy_addr(key.addr, p->tuple.daddr);
 	struct pod *pod = bpf_map_lookup_elem(&pv_pods, &key);
 	if (!pod)
 		return -1;
-	if (bpf_skb_store_bytes(skb, 0, pod->mac, ETH_ALEN, 0) < 0 ||
+	if (add_l2(skb, p) < 0 || bpf_skb_store_bytes(skb, 0, pod->mac, ETH_ALEN, 0) < 0 ||
 	    bpf_skb_store_bytes(skb, ETH_ALEN, pod->host_mac, ETH_ALEN, 0) < 0)
 		return TC_ACT_SHOT;
 	count(COUNTER_POD_REDIRECTED);
 	return bpf_redirect_peer(pod->ifindex, 0);
+}
+
+static __always_inline struct remote *find_remote(const __u32 *addr)
+{
+	struct remote_key key = { .bits = 128 };
+	copy_addr(key.addr, addr);
+	return bpf_map_lookup_elem(&pv_remotes, &key);
+}
+
+// to_remote sends a packet of a pod towards another node's. One that is too large for the way is the stack's, which
+// tells the sender so.
+static __always_inline int to_remote(struct __sk_buff *skb, struct packet *p)
+{
+	struct remote *remote = find_remote(p->tuple.daddr);
+	if (!remote)
+		return -1;
+	__u32 mtu = 0;
+	if (bpf_check_mtu(skb, remote->ifindex, &mtu, 0, 0) != 0)
+		return -1;
+	count(COUNTER_REMOTE_REDIRECTED);
+	return bpf_redirect_neigh(remote->ifindex, 0, 0, 0);
 }
 
 // route finds the link by which packets of a translated tuple leave: 0 for this machine's own stack, -1 if they are too
@@ -71,11 +125,11 @@ static __always_inline int route(struct __sk_buff *skb, const struct packet *p, 
 // leave sends a rewritten packet on its way: to a local pod, out of another link, or up this machine's own stack.
 static __always_inline int leave(struct __sk_buff *skb, struct packet *p, int link)
 {
-	int verdict = to_pod(skb, p->tuple.daddr);
+	int verdict = to_pod(skb, p);
 	if (verdict >= 0)
 		return verdict;
 	if (link > 0)
-		return bpf_redirect_neigh(link, 0, 0, 0);
+		return add_l2(skb, p) < 0 ? TC_ACT_SHOT : bpf_redirect_neigh(link, 0, 0, 0);
 	return TC_ACT_OK;
 }
 
@@ -97,7 +151,7 @@ static __noinline int forward(struct __sk_buff *skb, struct packet *p)
 	if (!is_pod(p->to.daddr))
 		link = route(skb, p, &p->to, &mtu);
 	if (link < 0)
-		return too_big(skb, p, mtu);
+		return add_l2(skb, p) < 0 ? TC_ACT_SHOT : too_big(skb, p, mtu);
 	if (rewrite(skb, p, &p->to) < 0)
 		return TC_ACT_SHOT;
 	return leave(skb, p, link);
@@ -121,7 +175,10 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct packet *p, __
 	if (!snat && keep_source(p, &p->forth.rewritten) < 0)
 		snat = 1;
 	if (snat) {
-		copy_addr(p->forth.rewritten.saddr, p->v4 ? settings->nat4 : settings->nat6);
+		if (find_remote(backend->addr))
+			copy_addr(p->forth.rewritten.saddr, p->v4 ? settings->pod_nat4 : settings->pod_nat6);
+		else
+			copy_addr(p->forth.rewritten.saddr, p->v4 ? settings->nat4 : settings->nat6);
 		if (change_source(p) < 0) {
 			count(COUNTER_FLOW_EXHAUSTED);
 			return TC_ACT_SHOT;
@@ -246,9 +303,38 @@ SEC("tc")
 int pv_from_outside(struct __sk_buff *skb)
 {
 	struct packet *p = begin();
-	if (!p || parse(skb, p) < 0)
+	if (!p || parse(skb, p, ETH_HLEN) < 0)
 		return TC_ACT_UNSPEC;
-	return finish(enter(skb, p, 1));
+	int verdict = enter(skb, p, 1);
+	// Where pods of other nodes come in without a tunnel.
+	if (verdict < 0 && find_remote(p->tuple.saddr))
+		verdict = to_pod(skb, p);
+	return finish(verdict);
+}
+
+static __always_inline int from_tunnel(struct __sk_buff *skb, __u8 l2)
+{
+	struct packet *p = begin();
+	if (!p || parse(skb, p, l2) < 0)
+		return TC_ACT_UNSPEC;
+	int verdict = enter(skb, p, 1);
+	if (verdict < 0)
+		verdict = to_pod(skb, p);
+	return finish(verdict);
+}
+
+// On the ingress of a tunnel: pods and nodes of the cluster, and answers to what this node sent on.
+SEC("tc")
+int pv_from_tunnel(struct __sk_buff *skb)
+{
+	return from_tunnel(skb, ETH_HLEN);
+}
+
+// The same for a tunnel without hardware addresses (WireGuard, TUN).
+SEC("tc")
+int pv_from_tunnel_l3(struct __sk_buff *skb)
+{
+	return from_tunnel(skb, 0);
 }
 
 // On the egress of a link to the outside world: answers and errors of backends that live in the host's own namespace.
@@ -256,7 +342,7 @@ SEC("tc")
 int pv_to_outside(struct __sk_buff *skb)
 {
 	struct packet *p = begin();
-	if (!p || parse(skb, p) < 0)
+	if (!p || parse(skb, p, ETH_HLEN) < 0)
 		return TC_ACT_UNSPEC;
 	if (!p->has_ports)
 		return translate_error(skb, p, 1) < 0 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
@@ -273,11 +359,13 @@ SEC("tc")
 int pv_from_pod(struct __sk_buff *skb)
 {
 	struct packet *p = begin();
-	if (!p || parse(skb, p) < 0)
+	if (!p || parse(skb, p, ETH_HLEN) < 0)
 		return TC_ACT_UNSPEC;
 	int verdict = enter(skb, p, 0);
 	if (verdict < 0)
-		verdict = to_pod(skb, p->tuple.daddr);
+		verdict = to_pod(skb, p);
+	if (verdict < 0)
+		verdict = to_remote(skb, p);
 	return finish(verdict);
 }
 

@@ -35,7 +35,8 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 fragment;
 	__u8 dont_fragment;
-	__u8 pad[3];
+	__u8 l2; // bytes before the IP header: ETH_HLEN, or 0 on a link without hardware addresses
+	__u8 pad[2];
 	// How the packet leaves.
 	struct tuple to;
 	struct flow forth;
@@ -86,17 +87,18 @@ static __always_inline int parse_ports(struct __sk_buff *skb, struct packet *p)
 }
 
 // parse fills p; -1 for what is none of our business. Fragments keep has_ports 0.
-static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
+static __always_inline int parse(struct __sk_buff *skb, struct packet *p, __u8 l2)
 {
+	p->l2 = l2;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0)
+		if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0)
 			return -1;
 		map_v4(p->tuple.saddr, ip.saddr);
 		map_v4(p->tuple.daddr, ip.daddr);
 		p->tuple.proto = ip.protocol;
 		p->v4 = 1;
-		p->l4_offset = ETH_HLEN + ip.ihl * 4;
+		p->l4_offset = l2 + ip.ihl * 4;
 		p->dont_fragment = (ip.frag_off & bpf_htons(DONT_FRAGMENT)) != 0;
 		p->fragment = (ip.frag_off & bpf_htons(FRAGMENT_MASK)) != 0;
 		if (p->fragment)
@@ -105,12 +107,12 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip;
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0)
+		if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0)
 			return -1;
 		__builtin_memcpy(p->tuple.saddr, &ip.saddr, 16);
 		__builtin_memcpy(p->tuple.daddr, &ip.daddr, 16);
 		p->tuple.proto = ip.nexthdr;
-		p->l4_offset = ETH_HLEN + sizeof(ip);
+		p->l4_offset = l2 + sizeof(ip);
 		return parse_ports(skb, p);
 	}
 	return -1;
@@ -138,16 +140,16 @@ static __always_inline int rewrite_addr(struct __sk_buff *skb, struct packet *p,
 		return 0;
 	if (p->v4) {
 		__u32 old = from[3], new = to[3];
-		if (bpf_l3_csum_replace(skb, ETH_HLEN + 10, old, new, 4) < 0)
+		if (bpf_l3_csum_replace(skb, p->l2 + 10, old, new, 4) < 0)
 			return -1;
 		*diff = bpf_csum_diff(&old, 4, &new, 4, 0);
-		return bpf_skb_store_bytes(skb, ETH_HLEN + v4_offset, &new, 4, 0);
+		return bpf_skb_store_bytes(skb, p->l2 + v4_offset, &new, 4, 0);
 	}
 	__u32 old[4], new[4];
 	copy_addr(old, from);
 	copy_addr(new, to);
 	*diff = bpf_csum_diff(old, 16, new, 16, 0);
-	return bpf_skb_store_bytes(skb, ETH_HLEN + v6_offset, new, 16, 0);
+	return bpf_skb_store_bytes(skb, p->l2 + v6_offset, new, 16, 0);
 }
 
 static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, const struct tuple *to)

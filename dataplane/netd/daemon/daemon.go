@@ -1,6 +1,7 @@
-// Package daemon is the program podvine-netd: DNS for a node, with state of its own on disk.
+// Package daemon is the program podvine-netd: DNS for a node and its WireGuard tunnel where the kernel has none, with state of
+// its own on disk.
 //
-// Role: [Run] loads what it knew, answers DNS, takes over from a predecessor, and listens for an agent. It needs no agent
+// Role: [Run] loads what it knew, answers DNS, takes over the tunnel from a predecessor, and listens for an agent. It needs no agent
 // to go on.
 //
 // Concurrency: one Run a process. Each connection has a goroutine; updates are carried out under a lock, one by one.
@@ -35,6 +36,7 @@ type daemon struct {
 	log      *slog.Logger
 	identity string
 	records  *dns.Records
+	tunnel   *tunnel
 	stop     context.CancelFunc
 	group    sync.WaitGroup
 
@@ -65,7 +67,8 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 	defer stop()
 	d := &daemon{
 		dir: dir, log: log, identity: identity, records: dns.NewRecords(settings.Domain), stop: stop,
-		conns: map[net.Conn]bool{}, dirty: make(chan struct{}, 1),
+		tunnel: &tunnel{dir: dir, log: log},
+		conns:  map[net.Conn]bool{}, dirty: make(chan struct{}, 1),
 	}
 	d.load()
 	answering, err := server.Start(server.Config{
@@ -74,7 +77,8 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.serve(ctx), answering.Close())
+	d.tunnel.resume(ctx)
+	return errors.Join(d.serve(ctx), d.tunnel.close(), answering.Close())
 }
 
 // load reads what the last netd knew. Without it, or if it cannot be read, netd starts empty and the agent fills it.
@@ -162,6 +166,13 @@ func (d *daemon) talk(conn net.Conn) {
 		if err := decoder.Decode(&request); err != nil {
 			return
 		}
+		if request.HandOver {
+			if err := d.tunnel.handOver(conn); err != nil {
+				d.log.Warn("cannot hand over the tunnel", "err", err)
+				return
+			}
+			continue
+		}
 		reply := d.answer(&request)
 		reply.Services = d.records.Len()
 		if err := encoder.Encode(reply); err != nil {
@@ -190,8 +201,24 @@ func (d *daemon) answer(request *netd.Request) netd.Reply {
 		return netd.Reply{}
 	case request.Stop:
 		return d.giveUp()
+	case request.Tunnel != nil:
+		return outcome(d.tunnel.set(request.Tunnel))
+	case request.RemoveTunnel:
+		return outcome(d.tunnel.remove())
+	case request.TunnelStatus:
+		status, err := d.tunnel.status()
+		reply := outcome(err)
+		reply.Tunnel = status
+		return reply
 	}
 	return netd.Reply{Error: "a request that this netd does not know"}
+}
+
+func outcome(err error) netd.Reply {
+	if err != nil {
+		return netd.Reply{Error: err.Error()}
+	}
+	return netd.Reply{}
 }
 
 // giveUp saves for the last time.
