@@ -19,6 +19,7 @@ import (
 	"github.com/podvine/podvine/agent/cgroup"
 	"github.com/podvine/podvine/dataplane/podnet"
 	"github.com/podvine/podvine/dataplane/services"
+	"github.com/podvine/podvine/dataplane/tunnel"
 )
 
 const (
@@ -48,6 +49,7 @@ func Reset(ctx context.Context, config Config, progress func(step string)) error
 	}{
 		{"ending pods", func() error { return cgroup.Kill(cgroupName) }},
 		{"ending shims and netd", func() error { return killPrograms(filepath.Join(config.DataDir, "programs")) }},
+		{"removing the tunnel", func() error { return tunnel.Reset(filepath.Join(config.DataDir, "tunnel")) }},
 		{"removing the service proxy", func() error { return services.Reset(bpffsDir) }},
 		{"removing the pod network", func() error {
 			return podnet.Reset(podnet.Config{StateDir: filepath.Join(config.DataDir, "network"), BPFFSDir: bpffsDir, Logger: slog.New(slog.DiscardHandler)})

@@ -6,6 +6,8 @@ package preflight
 import (
 	"fmt"
 	"os"
+
+	"github.com/podvine/podvine/dataplane/tunnel"
 )
 
 // Severity tells what a finding means.
@@ -46,7 +48,7 @@ type Options struct {
 
 // Run makes every check. With quick it leaves out those that take time and are never fatal (the speed of the disk).
 func Run(options Options, quick bool) []Finding {
-	findings := []Finding{root(), kernelVersion(), cgroups(), overlay(), bpfPrograms()}
+	findings := []Finding{root(), kernelVersion(), cgroups(), overlay(), bpfPrograms(), tunnelLinks(tunnel.Probe())}
 	for _, port := range options.TCPPorts {
 		findings = append(findings, tcpPort(port))
 	}
