@@ -17,7 +17,14 @@ func openLink(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", clonePath, err)
 	}
-	file := os.NewFile(uintptr(fd), clonePath)
+	if err := attachLink(fd, name); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	// Not before: the poller that Go adds the file to would never hear of packets of a link that came later.
+	return os.NewFile(uintptr(fd), clonePath), nil
+}
+
+func attachLink(fd int, name string) error {
 	request, err := unix.NewIfreq(name)
 	if err == nil {
 		// With the header of virtio the kernel hands over large segments at once.
@@ -25,12 +32,12 @@ func openLink(name string) (*os.File, error) {
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make TUN link %s: %w", name, err), file.Close())
+		return fmt.Errorf("make TUN link %s: %w", name, err)
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
-		return nil, errors.Join(fmt.Errorf("make TUN link %s persistent: %w", name, err), file.Close())
+		return fmt.Errorf("make TUN link %s persistent: %w", name, err)
 	}
-	return file, nil
+	return nil
 }
 
 // raiseLink brings the link up, with the MTU where it is new, and returns the MTU that it has: on a link that was there the
