@@ -169,7 +169,7 @@ func TestAddressChange(t *testing.T) {
 				for _, change := range []struct {
 					do   func(netlink.Link, *netlink.Addr) error
 					addr string
-				}{{netlink.AddrAdd, "192.0.2.77/24"}, {netlink.AddrDel, "192.0.2.2/24"}} {
+				}{{netlink.AddrDel, "192.0.2.2/24"}, {netlink.AddrAdd, "192.0.2.77/24"}} {
 					addr, err := netlink.ParseAddr(change.addr)
 					if err != nil {
 						return err
