@@ -72,8 +72,8 @@ func ensureRoutes(p *plan, mtu int) (map[netip.Prefix]int, error) {
 	var problems []error
 	for _, r := range p.routes {
 		made, err := makeRoute(r, index, mtu)
-		if err == nil && !sameRoute(byRange[r.to], made) {
-			err = netlink.RouteReplace(made)
+		if err == nil {
+			err = putRoute(byRange[r.to], made)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("route to pod range %s: %w", r.to, err))
@@ -82,6 +82,20 @@ func ensureRoutes(p *plan, mtu int) (map[netip.Prefix]int, error) {
 		out[r.to] = made.LinkIndex
 	}
 	return out, errors.Join(problems...)
+}
+
+// putRoute makes a route what it should be. One that moves to another link is taken away first: to replace an IPv6 route by one
+// with a gateway on another link, the kernel refuses as invalid.
+func putRoute(have, want *netlink.Route) error {
+	if sameRoute(have, want) {
+		return nil
+	}
+	if have != nil && have.LinkIndex != want.LinkIndex {
+		if err := netlink.RouteDel(have); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return netlink.RouteReplace(want)
 }
 
 // makeRoute puts a route on our link, or, for index 0, on the one that leads to the next hop.
