@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -30,6 +31,42 @@ func newQuorumCommand(streams Streams) *cobra.Command {
 		},
 	}
 	addOutputFlag(command, &output)
+	command.AddCommand(newQuorumRecover(streams))
+	return command
+}
+
+func newQuorumRecover(streams Streams) *cobra.Command {
+	config := agent.DefaultConfig()
+	var confirmed bool
+	command := &cobra.Command{
+		Use:   "recover",
+		Short: "Go on with this machine's copy alone, after the majority of the voters is lost for good",
+		Long: `Makes this machine's replica, a voter or a standby, the only voter of its cluster. It is for a cluster that has lost the
+majority of its voters for good, and says "quorum lost". Stop this machine's agent, run this, start the agent again; the cluster then
+finds new voters by itself.
+
+What the lost voters had acknowledged and never sent here is lost with them. Every voter is asked first: while a majority may
+live, this refuses. A lost voter that comes back later joins anew, without its own records.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if !confirmed {
+				return errors.New("this gives up what only the lost voters have: say --yes to do it")
+			}
+			log, err := newLogger("text", "warn", streams.Err)
+			if err != nil {
+				return err
+			}
+			done, err := agent.Recover(command.Context(), config, log)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(streams.Out, "recovered at revision %d, epoch %d, without %d voters\nstart the agent again\n", done.Revision, done.Epoch, len(done.Lost))
+			return nil
+		},
+	}
+	command.Flags().StringVar(&config.DataDir, "data-dir", config.DataDir, "folder with everything that the node keeps")
+	command.Flags().StringVar(&config.NodeName, "node-name", config.NodeName, "name of the Node object")
+	command.Flags().BoolVar(&confirmed, "yes", false, "do it")
 	return command
 }
 
