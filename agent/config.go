@@ -44,6 +44,8 @@ type Config struct {
 	ServiceRanges []string
 	ClusterDomain string
 	EvictionDelay time.Duration
+	// Tunnel is how pods of different nodes reach each other: wireguard, vxlan or direct.
+	Tunnel string
 }
 
 // DefaultConfig is an agent on an ordinary machine.
@@ -63,6 +65,7 @@ func DefaultConfig() Config {
 		ServiceRanges: []string{"10.96.0.0/12"},
 		ClusterDomain: "cluster.local",
 		EvictionDelay: 5 * time.Second,
+		Tunnel:        "wireguard",
 	}
 }
 

@@ -143,14 +143,3 @@ func (d *directory) peerAddress(id string) (netip.AddrPort, bool) {
 	}
 	return netip.AddrPortFrom(member.Address.Addr(), member.Tags.PeerPort), true
 }
-
-// liveReplicas are the UUIDs of the replicas that are alive, and their number.
-func (d *directory) liveReplicas() []string {
-	var ids []string
-	for id, member := range d.all() {
-		if member.Tags.Role.Replica() && member.State == gossip.StateAlive {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}

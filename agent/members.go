@@ -11,6 +11,7 @@ import (
 // runMembers carries what gossip tells to the parts that act on it, until ctx ends.
 func (n *node) runMembers(ctx context.Context) error {
 	n.directory.follow(ctx, func(before, after map[string]gossip.Member) {
+		n.tunnels.trigger()
 		if n.dir.Edge {
 			n.link.drop(after)
 			return

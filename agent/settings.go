@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/dataplane/tunnel"
 )
 
 // Settings are the cluster's own settings. One replicated object holds them (settingsobject.go); flags seed it when a node
@@ -24,6 +25,8 @@ type Settings struct {
 	ServiceRanges []string        `json:"serviceRanges"`
 	ClusterDomain string          `json:"clusterDomain"`
 	EvictionDelay metav1.Duration `json:"evictionDelay"`
+	// Tunnel is how pods of different nodes reach each other: wireguard, vxlan or direct; "" is wireguard.
+	Tunnel string `json:"tunnel"`
 }
 
 // setting is one of the settings as users write it, under the name of its flag.
@@ -58,6 +61,9 @@ func settingsTable() []setting {
 				s.EvictionDelay.Duration, err = time.ParseDuration(text)
 				return err
 			}},
+		{name: "tunnel", live: true,
+			get: func(s Settings) string { return string(s.tunnelMode()) },
+			set: func(s *Settings, text string) error { s.Tunnel = text; return nil }},
 	}
 }
 
@@ -69,6 +75,9 @@ func (s Settings) check(fault func(name, format string, args ...any)) {
 	s.checkRanges(fault)
 	if s.EvictionDelay.Duration < 0 {
 		fault("eviction-delay", "%v is negative", s.EvictionDelay.Duration)
+	}
+	if _, err := tunnel.ParseMode(s.Tunnel); err != nil {
+		fault("tunnel", "%v", err)
 	}
 }
 
@@ -110,7 +119,7 @@ func (s Settings) equal(other Settings) bool {
 func (c Config) settings() Settings {
 	return Settings{
 		PodRanges: c.PodRanges, ServiceRanges: c.ServiceRanges, ClusterDomain: c.ClusterDomain,
-		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay},
+		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay}, Tunnel: c.Tunnel,
 	}
 }
 

@@ -36,6 +36,7 @@ import (
 	"github.com/podvine/podvine/dataplane/podnet"
 	"github.com/podvine/podvine/dataplane/services"
 	"github.com/podvine/podvine/dataplane/services/kube"
+	"github.com/podvine/podvine/dataplane/tunnel"
 	"github.com/podvine/podvine/gossip"
 )
 
@@ -82,6 +83,7 @@ type node struct {
 	names    *lateNames
 	source   *kube.Source
 	network  *podNetwork
+	tunnels  *tunnels
 	pods     *pods.Agent
 
 	mu sync.Mutex
@@ -231,6 +233,10 @@ func (n *node) openDataplane(context.Context) error {
 	n.source, err = kube.New(kube.Config{
 		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Logger: n.log.With("part", "services"),
 	})
+	if err != nil {
+		return err
+	}
+	n.tunnels, err = newTunnels(n)
 	return err
 }
 
@@ -337,8 +343,12 @@ func (n *node) feedDataplane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	mtu, err := tunnel.MTU(n.live.get().tunnelMode(), n.address)
+	if err != nil {
+		return err
+	}
 	network, err := podnet.Open(ctx, podnet.Config{
-		CIDRs: ranges, ClusterCIDRs: n.settings.podRanges(), StateDir: n.dir.join("network"), BPFFSDir: bpffsDir,
+		CIDRs: ranges, MTU: mtu, ClusterCIDRs: n.settings.podRanges(), StateDir: n.dir.join("network"), BPFFSDir: bpffsDir,
 		Ports: n.proxy, Logger: n.log.With("part", "podnet"),
 	})
 	if err != nil {
@@ -362,18 +372,42 @@ func (n *node) feedDataplane(ctx context.Context) error {
 		}
 	}()
 	n.names.client = dns
-	static := []*services.Service{
-		dnsService(n.settings.serviceAddress(dnsServiceOffset), network.Addrs()),
-		apiService(n.settings.serviceAddress(apiServiceOffset), netip.AddrPortFrom(n.address, n.config.APIPort)),
+	link, err := tunnel.Open(ctx, tunnel.Config{
+		Dir: n.dir.join("tunnel"), BPFFSDir: bpffsDir, Userspace: dns, SetMTU: network.SetMTU, Logger: n.log.With("part", "tunnel"),
+	})
+	if err != nil {
+		return err
 	}
-	for _, service := range static {
+	defer func() {
+		if err := link.Close(); err != nil {
+			n.log.Warn("let go of the tunnel", "error", err)
+		}
+	}()
+	if err := n.proxy.SetPodSources(network.Addrs()); err != nil {
+		return err
+	}
+	if err := n.setLocalServices(ctx, network.Addrs()); err != nil {
+		return err
+	}
+	n.network.open(network)
+	defer n.network.close()
+	tunnels, source := errgroup.WithContext(ctx)
+	tunnels.Go(func() error { n.tunnels.run(source, link, ranges); return nil })
+	tunnels.Go(func() error { return n.source.Run(source) })
+	return tunnels.Wait()
+}
+
+// setLocalServices leads the names' and the API's addresses to this node's own netd and agent.
+func (n *node) setLocalServices(ctx context.Context, own []netip.Addr) error {
+	for _, service := range []*services.Service{
+		dnsService(n.settings.serviceAddress(dnsServiceOffset), own),
+		apiService(n.settings.serviceAddress(apiServiceOffset), netip.AddrPortFrom(n.address, n.config.APIPort)),
+	} {
 		if err := n.proxy.SetLocal(ctx, service.Name, service); err != nil {
 			return err
 		}
 	}
-	n.network.open(network)
-	defer n.network.close()
-	return n.source.Run(ctx)
+	return nil
 }
 
 // end ends the agent for that reason.
