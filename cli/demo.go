@@ -18,8 +18,8 @@ import (
 	"github.com/podvine/podvine/cli/lab"
 )
 
-// demoHosts is how many hosts the demonstration starts. Joining a second machine is the next step of the project.
-const demoHosts = 1
+// demoHosts is how many hosts the demonstration starts: the fewest whose records outlive the loss of one.
+const demoHosts = 3
 
 // newLabDemo is what `make run` calls. Every step is idempotent, so a second run only shows the same again.
 func newLabDemo(streams Streams, name *string) *cobra.Command {

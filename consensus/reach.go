@@ -20,20 +20,29 @@ type reach struct {
 	mu sync.Mutex
 	// lostSince is zero while the quorum answers.
 	lostSince time.Time
+	// confirmed is when the quorum answered last.
+	confirmed time.Time
+	// look, of capacity one, has the quorum looked for: it was lost.
+	look chan struct{}
 }
 
 func (q *reach) confirm() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.lostSince = time.Time{}
+	q.lostSince, q.confirmed = time.Time{}, time.Now()
 }
 
-// lost notes that nothing was heard of a quorum since then.
+// lost notes that nothing was heard of a quorum since then. Who has tried since before others succeeded knows nothing new.
 func (q *reach) lost(since time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.lostSince.IsZero() {
-		q.lostSince = since
+	if !q.lostSince.IsZero() || q.confirmed.After(since) {
+		return
+	}
+	q.lostSince = since
+	select {
+	case q.look <- struct{}{}:
+	default: // it is being looked for
 	}
 }
 
@@ -91,7 +100,8 @@ func (r *Replica) awaitReach(seen <-chan raft.Observation, timer *time.Timer) bo
 		select {
 		case <-seen:
 			return true
-		case <-changed: // reads may have found that the quorum is lost: the tick decides anew
+		case <-changed: // the tick decides anew
+		case <-r.reach.look: // a read has found that the quorum is lost
 		case <-tick:
 			if r.leader() != "" {
 				ctx, cancel := context.WithTimeout(context.Background(), reachInterval)

@@ -104,7 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Replica, error) {
 		cfg: cfg, log: cfg.Logger, lock: lock, metrics: newMetrics(cfg.Registerer),
 		membership: newMembership(cfg.Dir, found, cfg.Logger),
 		forwarding: make(chan struct{}, maxForwarded), sessions: map[string]*session{},
-		reach: reach{lostSince: time.Now()},
+		reach: reach{lostSince: time.Now(), look: make(chan struct{}, 1)},
 		queue: make(chan *proposal, maxWaitingProposals), inflight: make(chan *group, maxInflightGroups),
 		slots:    make(chan struct{}, maxInflightGroups),
 		drained:  make(chan struct{}),

@@ -471,8 +471,12 @@ func TestLimitIsIgnoredAtVersionZero(t *testing.T) {
 	if len(first.Items) != 1 || first.Continue == "" {
 		t.Fatalf("first page: got %d items, continue %q", len(first.Items), first.Continue)
 	}
-	if second := list("0", first.Continue, ""); len(second.Items) != 1 || second.Items[0].Name != "b" || second.Continue == "" {
+	if second := list("", first.Continue, ""); len(second.Items) != 1 || second.Items[0].Name != "b" || second.Continue == "" {
 		t.Fatalf("second page: got %d items, continue %q", len(second.Items), second.Continue)
+	}
+	// So does what is left of a list that is continued at version 0, as the real server answers.
+	if rest := list("0", first.Continue, ""); len(rest.Items) != 2 || rest.Items[0].Name != "b" || rest.Continue != "" {
+		t.Fatalf("the rest at version 0: got %d items, continue %q", len(rest.Items), rest.Continue)
 	}
 }
 

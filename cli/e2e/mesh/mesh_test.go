@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,7 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podvine/podvine/consensus/quorum"
 )
 
 // replacedBudget is from a host's death to its pods running elsewhere.
@@ -71,6 +75,104 @@ func TestStreamsReachAnyNodeThroughAnyMember(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Services reach pods on every node, from every node and from pods, by address and by name, and the server sees who asks.
+func TestServicesReachPodsOfAllNodes(t *testing.T) {
+	client, _ := clientOf(t, "h1")
+	run(t, "h1", "kubectl", "create", "deployment", "echo", "--image="+appImage, "--replicas=6", "--port=8080")
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment,service", "echo") })
+	run(t, "h1", "kubectl", "expose", "deployment", "echo", "--port=80", "--target-port=8080")
+	run(t, "h1", "kubectl", "rollout", "status", "deployment/echo", "--timeout=60s")
+	service, err := client.CoreV1().Services("default").Get(t.Context(), "echo", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=echo"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes, addresses := map[string]string{}, map[string]string{}
+	for _, pod := range pods.Items {
+		nodes[pod.Name], addresses[pod.Spec.NodeName] = pod.Spec.NodeName, pod.Status.PodIP
+	}
+	if len(addresses) != len(hosts) {
+		t.Fatalf("the pods are on %v", nodes)
+	}
+	for _, host := range hosts {
+		seen := map[string]bool{}
+		eventually(t, time.Minute, "pods of all nodes to answer "+host, func() (string, bool) {
+			answer := run(t, "h1", "lab", "exec", "--name", labName, host, "--", "podvine", "lab", "fetch", "http://"+service.Spec.ClusterIP)
+			seen[nodes[answeredBy(answer)]] = true
+			return fmt.Sprint(answer, seen), len(seen) == len(hosts)
+		})
+	}
+	for name, node := range nodes {
+		for other, address := range addresses {
+			if other == node {
+				continue
+			}
+			answer := run(t, "h1", "kubectl", "exec", name, "--", "/app", "get", "http://"+address+":8080/")
+			pod := pods.Items[slices.IndexFunc(pods.Items, func(p corev1.Pod) bool { return p.Name == name })]
+			if nodes[answeredBy(answer)] != other || !strings.Contains(answer, "asked by "+pod.Status.PodIP+":") {
+				t.Errorf("%s (%s on %s) asked a pod of %s: %s", name, pod.Status.PodIP, node, other, answer)
+			}
+		}
+		if answer := run(t, "h1", "kubectl", "exec", name, "--", "/app", "get", "http://echo.default/"); nodes[answeredBy(answer)] == "" {
+			t.Errorf("by name, %s got %s", name, answer)
+		}
+	}
+}
+
+// answeredBy reads the pod's name from the sample's answer.
+func answeredBy(answer string) string {
+	_, rest, _ := strings.Cut(answer, "hello from ")
+	name, _, _ := strings.Cut(rest, ",")
+	return name
+}
+
+// The quorum has three voters of three nodes, and goes on without its leader.
+func TestQuorumOutlivesItsLeader(t *testing.T) {
+	eventually(t, time.Minute, "three voters", func() (string, bool) {
+		status := quorumOf(t, "h1")
+		return fmt.Sprintf("%+v", status), status.State == "healthy" && len(status.Voters) == 3
+	})
+	leader := quorumOf(t, "h1").Leader.Name
+	rest := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return h == leader })
+	run(t, "h1", "kubectl", "create", "configmap", "before", "--from-literal=a=b")
+	run(t, "h1", "lab", "kill", "--name", labName, leader)
+	killed := time.Now()
+	client, _ := clientOf(t, rest[0])
+	eventually(t, 30*time.Second, "a write without the leader", func() (string, bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := client.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "after"}}, metav1.CreateOptions{})
+		return fmt.Sprint(err), err == nil || apierrors.IsAlreadyExists(err)
+	})
+	t.Logf("the next write was accepted %v after the death of the leader; the budget is 2s", time.Since(killed).Round(time.Millisecond))
+	for _, host := range rest {
+		for _, name := range []string{"before", "after"} {
+			run(t, host, "kubectl", "get", "configmap", name)
+		}
+	}
+	if status := quorumOf(t, rest[0]); status.Leader.Name == leader || status.Leader.Name == "" {
+		t.Errorf("without %s the quorum is %+v", leader, status)
+	}
+	run(t, rest[0], "lab", "start", "--name", labName, leader)
+	eventually(t, time.Minute, "the old leader to vote again", func() (string, bool) {
+		status := quorumOf(t, rest[0])
+		return fmt.Sprintf("%+v", status), status.State == "healthy"
+	})
+	run(t, leader, "kubectl", "get", "configmap", "after")
+	run(t, leader, "kubectl", "delete", "configmap", "before", "after")
+}
+
+func quorumOf(t *testing.T, host string) (status quorum.Status) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(run(t, host, "quorum", "-o", "json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	return status
 }
 
 func TestTokensAreRefusedWithAReason(t *testing.T) {
