@@ -92,7 +92,7 @@ func (n *node) join(ctx context.Context, r *http.Request) (*join.Response, error
 	}
 	response, err := n.welcome(request, view.Now)
 	if err == nil {
-		response.RoleComing = quorum.WantsReplica(n.replica.View(ctx), n.quorumMembers(), 0)
+		response.RoleComing = quorum.WantsReplica(n.replica.View(ctx), n.quorumMembers(), n.live.get().Voters)
 	}
 	return response, err
 }

@@ -135,13 +135,18 @@ func (n *node) certify(_ context.Context, caller pki.NodeIdentity, in certificat
 	return certificateAnswer{Certificate: string(certificate)}, err
 }
 
-// sign has a replica sign this node's certificate.
+// sign has a replica sign this node's certificate. It is called while the keys are opened, before there is a network of peers, and so
+// reaches the replica with the certificate that lies on the disk.
 func (n *node) sign(request []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
+	peers, err := peersOnDisk(n.dir, n.resolve, n.log)
+	if err != nil {
+		return nil, err
+	}
 	errs := []error{errNoReplica}
 	for _, id := range n.link.candidates() {
-		signed, err := call[certificateCall, certificateAnswer](ctx, n.peers, id, certificatePath, certificateCall{Request: string(request)})
+		signed, err := call[certificateCall, certificateAnswer](ctx, peers, id, certificatePath, certificateCall{Request: string(request)})
 		if err == nil {
 			return []byte(signed.Certificate), nil
 		}

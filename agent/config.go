@@ -46,6 +46,8 @@ type Config struct {
 	EvictionDelay time.Duration
 	// Tunnel is how pods of different nodes reach each other: wireguard, vxlan or direct.
 	Tunnel string
+	// Voters is how many nodes decide; 0 follows the number of nodes.
+	Voters int
 }
 
 // DefaultConfig is an agent on an ordinary machine.

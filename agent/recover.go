@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,20 +43,31 @@ func dialLastPeers(dir *dataDir, log *slog.Logger) (consensus.DialFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := pki.Open(pki.Config{Dir: dir.join("pki"), NodeName: dir.NodeName, NodeID: dir.NodeID})
+	peers, err := peersOnDisk(dir, func(id string) (netip.AddrPort, bool) { return lastAddress(last, id) }, log)
 	if err != nil {
 		return nil, err
 	}
-	network := peer.New(peer.Config{
-		Certificate: keys.Peer().TLS, Authority: keys.Cluster().Pool(), Log: log,
-		Resolve: func(id string) (netip.AddrPort, bool) {
-			for _, member := range last {
-				if member.ID == id && member.PeerPort != 0 {
-					return netip.AddrPortFrom(member.Address.Addr(), member.PeerPort), true
-				}
-			}
-			return netip.AddrPort{}, false
-		},
-	})
-	return network.Dial, nil
+	return peers.Dial, nil
+}
+
+// lastAddress is where the peer port of a member was.
+func lastAddress(last []gossip.Peer, id string) (netip.AddrPort, bool) {
+	for _, member := range last {
+		if member.ID == id && member.PeerPort != 0 {
+			return netip.AddrPortFrom(member.Address.Addr(), member.PeerPort), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// peersOnDisk is a network of peers that only dials, with the certificate that lies on the disk, whatever it says of this node's
+// role.
+func peersOnDisk(dir *dataDir, resolve func(id string) (netip.AddrPort, bool), log *slog.Logger) (*peer.Network, error) {
+	authority, certificate, err := pki.OnDisk(dir.join("pki"))
+	if err != nil {
+		return nil, err
+	}
+	return peer.New(peer.Config{
+		Certificate: func() (*tls.Certificate, error) { return certificate, nil }, Authority: authority, Resolve: resolve, Log: log,
+	}), nil
 }

@@ -109,7 +109,8 @@ func (n *node) openAPI(ctx context.Context) error {
 	if n.directory, err = newDirectory(n.dir.identity, n.mesh, n.informers); err != nil {
 		return err
 	}
-	n.keeper, err = quorum.New(quorum.Config{Replica: n.replica, Members: n.quorumMembers, Assign: n.assign, Logger: n.log.With("part", "quorum")})
+	n.keeper, err = quorum.New(quorum.Config{Replica: n.replica, Members: n.quorumMembers, Assign: n.assign,
+		Voters: func() int { return n.live.get().Voters }, Logger: n.log.With("part", "quorum")})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,7 +28,12 @@ type Settings struct {
 	EvictionDelay metav1.Duration `json:"evictionDelay"`
 	// Tunnel is how pods of different nodes reach each other: wireguard, vxlan or direct; "" is wireguard.
 	Tunnel string `json:"tunnel"`
+	// Voters is how many nodes decide; 0 follows the number of nodes.
+	Voters int `json:"voters"`
 }
+
+// maxVoters bounds the setting: each write waits for a majority, and more than nine outlive nothing that nine do not.
+const maxVoters = 9
 
 // setting is one of the settings as users write it, under the name of its flag.
 type setting struct {
@@ -64,6 +70,12 @@ func settingsTable() []setting {
 		{name: "tunnel", live: true,
 			get: func(s Settings) string { return string(s.tunnelMode()) },
 			set: func(s *Settings, text string) error { s.Tunnel = text; return nil }},
+		{name: "voters", live: true,
+			get: func(s Settings) string { return strconv.Itoa(s.Voters) },
+			set: func(s *Settings, text string) (err error) {
+				s.Voters, err = strconv.Atoi(text)
+				return err
+			}},
 	}
 }
 
@@ -78,6 +90,9 @@ func (s Settings) check(fault func(name, format string, args ...any)) {
 	}
 	if _, err := tunnel.ParseMode(s.Tunnel); err != nil {
 		fault("tunnel", "%v", err)
+	}
+	if s.Voters < 0 || s.Voters > maxVoters || s.Voters != 0 && s.Voters%2 == 0 {
+		fault("voters", "%d is neither 0 nor an odd number up to %d", s.Voters, maxVoters)
 	}
 }
 
@@ -119,7 +134,7 @@ func (s Settings) equal(other Settings) bool {
 func (c Config) settings() Settings {
 	return Settings{
 		PodRanges: c.PodRanges, ServiceRanges: c.ServiceRanges, ClusterDomain: c.ClusterDomain,
-		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay}, Tunnel: c.Tunnel,
+		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay}, Tunnel: c.Tunnel, Voters: c.Voters,
 	}
 }
 

@@ -79,6 +79,12 @@ func TestAdmissionOfSettings(t *testing.T) {
 		"another domain":              {change("cluster-domain", "example.org"), []string{"data[cluster-domain]"}},
 		"no domain":                   {change("cluster-domain", "not a domain"), []string{"data[cluster-domain]"}},
 		"overlapping":                 {change("pod-ranges", "10.96.0.0/16"), []string{"data[service-ranges]"}},
+		"another tunnel":              {change("tunnel", "vxlan"), nil},
+		"an unknown tunnel":           {change("tunnel", "ipsec"), []string{"data[tunnel]"}},
+		"three voters":                {change("voters", "3"), nil},
+		"an even number of voters":    {change("voters", "2"), []string{"data[voters]"}},
+		"too many voters":             {change("voters", "11"), []string{"data[voters]"}},
+		"no number of voters":         {change("voters", "all"), []string{"data[voters]"}},
 		"immutable":                   {immutable, []string{"immutable"}},
 		"binary":                      {binary, []string{"binaryData"}},
 	} {

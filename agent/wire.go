@@ -158,17 +158,16 @@ func (n *node) openMesh(context.Context) error {
 	return nil
 }
 
-// tags are what this node says of itself in gossip.
+// tags are what this node says of itself in gossip. A replica that the quorum has removed is no edge before it has been told so:
+// until then it holds what an edge must not.
 func (n *node) tags() gossip.Tags {
 	tags := gossip.Tags{Role: gossip.RoleEdge, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version}
 	if n.replica == nil {
 		return tags
 	}
-	switch n.replica.Role() {
-	case consensus.RoleVoter:
+	tags.Role = gossip.RoleStandby
+	if n.replica.Role() == consensus.RoleVoter {
 		tags.Role = gossip.RoleVoter
-	case consensus.RoleStandby:
-		tags.Role = gossip.RoleStandby
 	}
 	return tags
 }
@@ -206,12 +205,7 @@ func (n *node) resolve(id string) (netip.AddrPort, bool) {
 			return netip.AddrPortFrom(member.Address.Addr(), member.Tags.PeerPort), true
 		}
 	}
-	for _, last := range n.lastPeers {
-		if last.ID == id && last.PeerPort != 0 {
-			return netip.AddrPortFrom(last.Address.Addr(), last.PeerPort), true
-		}
-	}
-	return netip.AddrPort{}, false
+	return lastAddress(n.lastPeers, id)
 }
 
 func (n *node) nodeLister() corelisters.NodeLister { return n.informers.Core().V1().Nodes().Lister() }

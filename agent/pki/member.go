@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -158,6 +159,20 @@ func openTrusted(path string, now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	return &Authority{cert: cert, certPEM: certPEM}, nil
+}
+
+// OnDisk reads the cluster's CA and this node's certificate for peers from a key folder, and makes nothing.
+func OnDisk(dir string) (*x509.CertPool, *tls.Certificate, error) {
+	authority, err := openTrusted(filepath.Join(dir, clusterCAName), time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	file := filepath.Join(dir, peerName+".pem")
+	certificate, err := tls.LoadX509KeyPair(file, file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load %s: %w", file, err)
+	}
+	return authority.Pool(), &certificate, nil
 }
 
 // SetMemberIPs has the API's serving certificate cover the addresses of all members, because a replica serves what comes

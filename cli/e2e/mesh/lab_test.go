@@ -28,7 +28,7 @@ const (
 var (
 	podvine string
 	folder  string
-	hosts   = []string{"h1", "h2", "h3"}
+	hosts   = []string{"h1", "h2", "h3", "h4"}
 )
 
 func TestMain(m *testing.M) {

@@ -35,8 +35,11 @@ func TestAllAreMembers(t *testing.T) {
 	}
 }
 
-// Every member answers every request the same way, whatever its role.
-func TestAnswersAreEqualByteForByte(t *testing.T) {
+func TestAnswersAreEqualByteForByte(t *testing.T) { equalAnswers(t) }
+
+// equalAnswers asks every member the same: each answers the same way, whatever its role.
+func equalAnswers(t *testing.T) {
+	t.Helper()
 	for _, path := range []string{"/api/v1/namespaces", "/apis", "/api/v1/nodes/h2", "/openapi/v3", "/api/v1/namespaces/nowhere/pods", "/apis/apps/v1/deployments?limit=1"} {
 		var first string
 		for _, host := range hosts {
@@ -133,10 +136,7 @@ func answeredBy(answer string) string {
 
 // The quorum has three voters of three nodes, and goes on without its leader.
 func TestQuorumOutlivesItsLeader(t *testing.T) {
-	eventually(t, time.Minute, "three voters", func() (string, bool) {
-		status := quorumOf(t, "h1")
-		return fmt.Sprintf("%+v", status), status.State == "healthy" && len(status.Voters) == 3
-	})
+	healthy(t)
 	leader := quorumOf(t, "h1").Leader.Name
 	rest := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return h == leader })
 	run(t, "h1", "kubectl", "create", "configmap", "before", "--from-literal=a=b")
@@ -218,9 +218,73 @@ func joinFrom(t *testing.T, host, token, name string) (string, error) {
 		"--node-name", name, "--data-dir", "/tmp/second", "--api-port", "16443", "--kubelet-port", "20250", "--gossip-port", "17946", "--peer-port", "17947")
 }
 
+// With fewer voters than nodes, some node is an edge: it holds no record and no key, and answers as all others do. It is made one
+// while it runs, and a replica again.
+func TestEdgesHoldNothingAndAnswerAll(t *testing.T) {
+	voters := func(count string) {
+		run(t, "h1", "kubectl", "patch", "configmap", "podvine-settings", "--namespace", "kube-system", "--patch", `{"data":{"voters":"`+count+`"}}`)
+	}
+	roles := func() map[string][]string {
+		by := map[string][]string{}
+		for name, member := range members(t, "h1") {
+			if member.Alive {
+				by[member.Role] = append(by[member.Role], name)
+			}
+		}
+		return by
+	}
+	voters("1")
+	t.Cleanup(func() { voters("0") })
+	eventually(t, 2*time.Minute, "a voter, two standbys and an edge", func() (string, bool) {
+		by := roles()
+		return fmt.Sprint(by), len(by["voter"]) == 1 && len(by["standby"]) == 2 && len(by["edge"]) == 1
+	})
+	edge := roles()["edge"][0]
+	t.Logf("%s is the edge", edge)
+	eventually(t, 30*time.Second, "the edge to have given up its records", func() (string, bool) {
+		out, err := try(t, "h1", "", "lab", "exec", "--name", labName, edge, "--", "sh", "-c",
+			"cd /var/lib/podvine && ls raft data-keys.json pki/cluster-ca.key pki/front-proxy-ca.key pki/tokens pki/serving.pem /etc/podvine/admin.kubeconfig 2>/dev/null; true")
+		return fmt.Sprint(out, err), err == nil && strings.TrimSpace(out) == ""
+	})
+	answering(t, edge)
+	equalAnswers(t)
+	memory := strings.Fields(run(t, "h1", "lab", "exec", "--name", labName, edge, "--", "sh", "-c", "grep RssAnon /proc/$(pgrep -of 'podvine agent')/status"))
+	t.Logf("the edge's agent has %s kB of anonymous memory; the budget of agent and netd is 60 MB", memory[1])
+	run(t, edge, "kubectl", "run", "by-the-edge", "--image="+appImage, "--restart=Never", "--overrides", `{"spec":{"nodeName":"`+edge+`"}}`)
+	run(t, edge, "kubectl", "wait", "--for=condition=Ready", "pod/by-the-edge", "--timeout=30s")
+	if log := run(t, edge, "kubectl", "logs", "by-the-edge"); !strings.Contains(log, "listens on") {
+		t.Errorf("the log of a pod on an edge, through it: %q", log)
+	}
+	run(t, edge, "kubectl", "delete", "pod", "by-the-edge", "--now")
+
+	voters("3")
+	healthy(t)
+	answering(t, edge)
+	equalAnswers(t)
+}
+
+// healthy waits until three voters vote: a quorum that changes may be one death from being lost.
+func healthy(t *testing.T) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "three voters", func() (string, bool) {
+		status := quorumOf(t, "h1")
+		return fmt.Sprintf("%+v", status), status.State == "healthy" && len(status.Voters) == 3
+	})
+}
+
+// answering waits until the host's API answers: an agent that takes another role starts anew.
+func answering(t *testing.T, host string) {
+	t.Helper()
+	eventually(t, time.Minute, host+" to answer", func() (string, bool) {
+		out, err := try(t, host, "", "kubectl", "get", "--raw", "/readyz")
+		return fmt.Sprint(out, err), err == nil
+	})
+}
+
 // TestDeadHostIsReplacedAndReturns kills a host as a power cut would: its pods run elsewhere within the budget, those of
 // others are not touched, and on its return nothing healthy is killed.
 func TestDeadHostIsReplacedAndReturns(t *testing.T) {
+	healthy(t)
 	client, _ := clientOf(t, "h1")
 	run(t, "h1", "kubectl", "create", "deployment", "web", "--image="+appImage, "--replicas=6")
 	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment", "web") })
@@ -273,6 +337,7 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 
 // A machine that was installed anew has its old name again, and never founds a cluster of its own.
 func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
+	healthy(t)
 	before := members(t, "h1")["h3"]
 	run(t, "h1", "lab", "kill", "--name", labName, "h3")
 	eventually(t, 30*time.Second, "the death to be known", func() (string, bool) {
@@ -282,7 +347,7 @@ func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
 	if err := os.Remove("/var/lib/podvine/labs/" + labName + "/hosts/h3/disk.img"); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "h1", "lab", "up", "--name", labName, "--hosts", "3")
+	run(t, "h1", "lab", "up", "--name", labName, "--hosts", fmt.Sprint(len(hosts)))
 	eventually(t, 30*time.Second, "the new h3 to be the only one", func() (string, bool) {
 		known := members(t, "h2")
 		return fmt.Sprint(known), len(known) == len(hosts) && known["h3"].Alive && known["h3"].ID != before.ID
