@@ -160,10 +160,18 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	return r, nil
 }
 
+// makeFolders makes the folders in this order, and puts their modes right: the root of a container with a user namespace is
+// nobody on the host and must get through the first two, which a folder made below them first would make private.
 func makeFolders(cfg Config) error {
-	for dir, mode := range map[string]os.FileMode{cfg.Root: 0o711, cfg.State: 0o711, cfg.SocketDir: 0o700, filepath.Join(cfg.State, "io"): 0o700} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+	for _, folder := range []struct {
+		path string
+		mode os.FileMode
+	}{{cfg.Root, 0o711}, {cfg.State, 0o711}, {cfg.SocketDir, 0o700}, {filepath.Join(cfg.State, "io"), 0o700}} {
+		if err := os.MkdirAll(folder.path, folder.mode); err != nil {
 			return fmt.Errorf("make runtime folder: %w", err)
+		}
+		if err := os.Chmod(folder.path, folder.mode); err != nil {
+			return fmt.Errorf("protect runtime folder: %w", err)
 		}
 	}
 	return nil
