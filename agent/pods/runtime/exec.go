@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
@@ -158,7 +159,9 @@ func Pump(conn *stream.Conn, s Streams) error {
 	}
 	for {
 		kind, data, err := conn.Receive()
-		if errors.Is(err, io.EOF) {
+		// The shim closes when the output has ended. Where it has not read all of the input by then, a terminal's size say, the
+		// kernel calls the end a reset, once everything that was sent is read.
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 			return nil
 		}
 		if err != nil {
