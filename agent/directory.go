@@ -93,14 +93,28 @@ func (d *directory) name(id string) string {
 	if id == d.self.NodeID {
 		return d.self.NodeName
 	}
-	found, err := d.nodes.ByIndex(nodeIDIndex, id)
-	if err != nil || len(found) == 0 {
-		return ""
-	}
-	if node, ok := found[0].(*corev1.Node); ok {
+	if node := d.node(id); node != nil {
 		return node.Name
 	}
 	return ""
+}
+
+// zone is the zone of the node with that UUID, as its Node object says.
+func (d *directory) zone(id string) string {
+	if node := d.node(id); node != nil {
+		return node.Labels[corev1.LabelTopologyZone]
+	}
+	return ""
+}
+
+// node is the Node object of the node with that UUID, nil while there is none.
+func (d *directory) node(id string) *corev1.Node {
+	found, err := d.nodes.ByIndex(nodeIDIndex, id)
+	if err != nil || len(found) == 0 {
+		return nil
+	}
+	node, _ := found[0].(*corev1.Node)
+	return node
 }
 
 // id is the UUID of the node with that name, "" while it is not known.
@@ -132,7 +146,12 @@ func (d *directory) Alive(name string) (alive bool, since time.Time) {
 		}
 		return false, time.Time{}
 	}
-	return member.State == gossip.StateAlive || member.State == gossip.StateLeaving, member.Since
+	return answers(member), member.Since
+}
+
+// answers tells whether a member is there: one that leaves still is.
+func answers(member gossip.Member) bool {
+	return member.State == gossip.StateAlive || member.State == gossip.StateLeaving
 }
 
 // peerAddress is where the peer port of a node is.

@@ -22,7 +22,7 @@ const (
 // edgeParts are what an edge runs beside what every member does.
 func (n *node) edgeParts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"API": n.carrier.run, "keys": n.runMemberKeys, "informers": n.runInformers,
+		"API": n.carrier.run, "keys": n.runKeys, "informers": n.runInformers,
 	}
 }
 

@@ -110,19 +110,3 @@ func (n *node) settleIn(request join.Request, response *join.Response, keyPEM []
 	}
 	return n.dir.become(identity{NodeID: request.NodeID, ClusterID: response.ClusterID, NodeName: request.NodeName, Edge: true, Joined: true})
 }
-
-// runMemberKeys renews the certificate of a node whose authority is elsewhere.
-func (n *node) runMemberKeys(ctx context.Context) error {
-	for {
-		next, err := n.keys.Renew(time.Now())
-		if err != nil {
-			n.log.Error("renew this node's certificate", "error", err)
-			next = time.Now().Add(renewRetry)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Until(next)):
-		}
-	}
-}

@@ -156,8 +156,10 @@ func (n *node) runKeys(ctx context.Context) error {
 			n.log.Error("renew certificates", "error", err)
 			next = time.Now().Add(renewRetry)
 		}
-		if err := n.writeKubeconfig(); err != nil {
-			n.log.Error("renew the administrator's kubeconfig", "error", err)
+		if !n.dir.Edge { // an edge has no administrator's credentials
+			if err := n.writeKubeconfig(); err != nil {
+				n.log.Error("renew the administrator's kubeconfig", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

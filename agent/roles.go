@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/quorum"
@@ -163,7 +161,7 @@ func (n *node) quorumMembers() []quorum.Member {
 			role = consensus.RoleStandby
 		}
 		members = append(members, quorum.Member{
-			ID: id, Name: n.directory.name(id), Alive: member.State == gossip.StateAlive || member.State == gossip.StateLeaving,
+			ID: id, Name: n.directory.name(id), Alive: answers(member),
 			Since: member.Since, Zone: n.directory.zone(id), Role: role,
 			Leaving: member.State == gossip.StateLeaving, Left: member.State == gossip.StateLeft, Version: member.Tags.Version,
 		})
@@ -193,18 +191,6 @@ func (n *node) handOver() {
 	if err := n.replica.HandOver(ctx); err != nil {
 		n.log.Warn("hand over the lead", "error", err)
 	}
-}
-
-// zone is the node's zone, as its Node object says.
-func (d *directory) zone(id string) string {
-	found, err := d.nodes.ByIndex(nodeIDIndex, id)
-	if err != nil || len(found) == 0 {
-		return ""
-	}
-	if node, ok := found[0].(*corev1.Node); ok {
-		return node.Labels[corev1.LabelTopologyZone]
-	}
-	return ""
 }
 
 // startAnew replaces this process by a fresh agent with the same arguments. It returns only on error.

@@ -87,7 +87,7 @@ type node struct {
 	pods     *pods.Agent
 
 	mu sync.Mutex
-	// end ends the running agent for a reason; nil before it runs.
+	// endWith ends the running agent for a reason; nil before it runs.
 	endWith context.CancelCauseFunc
 
 	// closers end the parts in the reverse order of their start.

@@ -8,10 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podvine/podvine/agent"
+	"github.com/podvine/podvine/agent/join"
 )
-
-// joinTokenVariable holds a token for `agent join`, for those who would keep it off the command line.
-const joinTokenVariable = "PODVINE_JOIN_TOKEN"
 
 func newAgentJoinCommand(streams Streams) *cobra.Command {
 	flags := &agentFlags{config: agent.DefaultConfig()}
@@ -39,7 +37,7 @@ A machine that is told to join never founds a cluster of its own.`,
 		},
 	}
 	flags.register(command.Flags())
-	command.Flags().StringVar(&token, "token", "", "the token; others on this machine can read it here: prefer --token-file or "+joinTokenVariable)
+	command.Flags().StringVar(&token, "token", "", "the token; others on this machine can read it here: prefer --token-file or "+join.TokenVariable)
 	command.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the token")
 	return command
 }
@@ -50,7 +48,7 @@ func joinToken(token, file string) (string, error) {
 	}
 	if file == "" {
 		if token == "" {
-			token = os.Getenv(joinTokenVariable)
+			token = os.Getenv(join.TokenVariable)
 		}
 		return token, nil
 	}

@@ -18,6 +18,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
+// TokenVariable is the environment variable that holds a token for an agent, for those who would keep it off the command line.
+const TokenVariable = "PODVINE_JOIN_TOKEN"
+
 // Token lets a machine join. As text it is ID.SECRET.CAHASH: the first two are a bootstrap token as Kubernetes has them,
 // the third is the SHA-256 of the cluster's CA certificate, by which the machine knows the cluster before it says the secret.
 type Token struct {

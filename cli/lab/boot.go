@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/podvine/podvine/agent/cgroup"
+	"github.com/podvine/podvine/agent/join"
 )
 
 // cgroupRoot is the cgroup, in every hierarchy, below which labs keep their hosts.
@@ -31,9 +32,6 @@ const (
 	// endTimeout bounds the wait for a killed host's processes and mounts to be gone.
 	endTimeout = 20 * time.Second
 )
-
-// joinTokenVariable is where an agent looks for its token.
-const joinTokenVariable = "PODVINE_JOIN_TOKEN"
 
 // start brings the host up: a first process in namespaces and cgroups of its own, plugged into the switch. A host that is no
 // member of the cluster yet joins it with the token.
@@ -73,7 +71,7 @@ func (l *Lab) boot(host *Host, pipe *os.File, token string) (process, error) {
 	command := exec.Command("/proc/self/exe", "lab", "boot", "--name", l.Name, host.Name)
 	command.ExtraFiles, command.Stderr = []*os.File{pipe}, log
 	if token != "" {
-		command.Env = append(os.Environ(), joinTokenVariable+"="+token)
+		command.Env = append(os.Environ(), join.TokenVariable+"="+token)
 	}
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	printed, err := command.Output()
