@@ -127,7 +127,7 @@ func TestBindsBatches(t *testing.T) {
 
 // BenchmarkSchedule decides on pods that are in the API and commits their bindings, through the real registry and store.
 func BenchmarkSchedule(b *testing.B) {
-	for _, nodes := range []int{100, 1000} {
+	for _, nodes := range []int{100, 1000, 5000} {
 		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
 			const batch = 2000
 			c := newBindable(b, nodes)

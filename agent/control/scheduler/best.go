@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"math"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -27,35 +28,37 @@ func newScan() *scan {
 // best finds the node with the highest score; among equals chance decides. Negative: none fits.
 func (d *decider) best(e *evaluated) int {
 	s := d.memo.scan
-	s.find(e)
-	if len(s.feasible) == 0 {
+	s.ties = s.ties[:0]
+	if e.alone() {
+		s.highest(e)
+	} else {
+		s.find(e)
+		s.spread(e)
+		s.compare(e)
+	}
+	if len(s.ties) == 0 {
 		return -1
 	}
-	s.spread(e)
-	s.taints.prepare()
-	s.preference.prepare()
-	s.attraction.prepare()
-	s.crowd.prepare()
-	pulling := e.related.pulling != 0
-	highest := int64(-1)
-	s.ties = s.ties[:0]
-	for k, i := range s.feasible {
-		v := &e.candidates[i]
-		score := int64(v.room) + weightImages*int64(v.image) + s.taints.of(int64(v.intolerable)) + s.preference.of(int64(v.preference))
-		if pulling {
-			score += s.attraction.of(e.related.attraction(int(i)))
-		}
-		if len(s.crowds) > 0 && s.crowds[k] != ignored {
-			score += s.crowd.of(s.crowds[k])
-		}
-		if score > highest {
-			highest, s.ties = score, s.ties[:0]
-		}
-		if score == highest {
-			s.ties = append(s.ties, i)
-		}
-	}
 	return int(s.ties[d.rng.IntN(len(s.ties))])
+}
+
+// alone tells whether a node's rating is all that tells it from others.
+func (e *evaluated) alone() bool {
+	return e.uneven == 0 && e.related.pulling == 0 && !e.related.filters() && len(e.related.soft()) == 0
+}
+
+// highest lists the nodes with the highest rating.
+func (s *scan) highest(e *evaluated) {
+	highest := int32(0)
+	for i, rating := range e.ratings {
+		if rating < highest {
+			continue
+		}
+		if rating > highest {
+			highest, s.ties = rating, s.ties[:0]
+		}
+		s.ties = append(s.ties, int32(i))
+	}
 }
 
 // find lists the feasible nodes and the extremes of their raw scores.
@@ -64,18 +67,50 @@ func (s *scan) find(e *evaluated) {
 		scale.reset()
 	}
 	filters, pulling := e.related.filters(), e.related.pulling != 0
-	s.feasible, s.crowds = s.feasible[:0], s.crowds[:0]
-	for i := range e.candidates {
-		v := &e.candidates[i]
-		if !v.fits || filters && e.related.filter(i) != fits {
+	s.feasible, s.crowds = slices.Grow(s.feasible[:0], len(e.ratings)), s.crowds[:0]
+	feasible := s.feasible[:0:len(e.ratings)]
+	for i, rating := range e.ratings {
+		if rating < 0 || filters && e.related.filter(i) != fits {
 			continue
 		}
-		s.feasible = append(s.feasible, int32(i))
-		s.taints.observe(int64(v.intolerable))
-		s.preference.observe(int64(v.preference))
+		feasible = append(feasible, int32(i))
+		if e.uneven > 0 {
+			s.taints.observe(int64(e.candidates[i].intolerable))
+			s.preference.observe(int64(e.candidates[i].preference))
+		}
 		if pulling {
 			s.attraction.observe(e.related.attraction(i))
 		}
+	}
+	s.feasible = feasible
+}
+
+// compare lists those of the feasible nodes that score highest. What is the same for all nodes is left out.
+func (s *scan) compare(e *evaluated) {
+	for _, scale := range []*scale{&s.taints, &s.preference, &s.attraction, &s.crowd} {
+		scale.prepare()
+	}
+	pulling, crowded := e.related.pulling != 0, len(s.crowds) == len(s.feasible)
+	highest := int64(0)
+	for k, i := range s.feasible {
+		score := int64(e.ratings[i])
+		if e.uneven > 0 {
+			v := &e.candidates[i]
+			score += s.taints.of(int64(v.intolerable)) + s.preference.of(int64(v.preference))
+		}
+		if pulling {
+			score += s.attraction.of(e.related.attraction(int(i)))
+		}
+		if crowded && s.crowds[k] != ignored {
+			score += s.crowd.of(s.crowds[k])
+		}
+		if score < highest {
+			continue
+		}
+		if score > highest {
+			highest, s.ties = score, s.ties[:0]
+		}
+		s.ties = append(s.ties, i)
 	}
 }
 
@@ -86,25 +121,27 @@ func (s *scan) spread(e *evaluated) {
 		return
 	}
 	s.weigh(e, soft)
-	for _, i := range s.feasible {
-		if !e.related.labelled(soft, int(i)) {
-			s.crowds = append(s.crowds, ignored)
+	every := e.related.c.relations.byDefault
+	s.crowds = slices.Grow(s.crowds, len(s.feasible))[:len(s.feasible)]
+	for at, i := range s.feasible {
+		if !every && !e.related.labelled(soft, int(i)) {
+			s.crowds[at] = ignored
 			continue
 		}
 		var sum float64
 		for k := range soft {
 			c := &soft[k]
-			domain := e.related.domain(c.topology, int(i))
+			domain := c.places[i]
 			switch {
 			case domain == none:
-			case c.term.key == v1.LabelHostname:
-				sum += float64(c.own[i])*c.weight + float64(c.term.maxSkew-1)
+			case c.byNode:
+				sum += float64(c.own[i])*c.weight + c.slack
 			default:
-				sum += float64(c.at(domain))*c.weight + float64(c.term.maxSkew-1)
+				sum += float64(c.at(domain))*c.weight + c.slack
 			}
 		}
-		crowd := int64(math.Round(sum))
-		s.crowds = append(s.crowds, crowd)
+		crowd := int64(sum + 0.5) // rounded: it is never negative
+		s.crowds[at] = crowd
 		s.crowd.observe(crowd)
 	}
 }
@@ -113,41 +150,49 @@ func (s *scan) spread(e *evaluated) {
 // with a feasible node; nodes without the label are one domain together where they are not left out.
 func (s *scan) weigh(e *evaluated, soft []spreading) {
 	s.number++
-	counted := 0
-	sizes := make([]int, len(soft))
-	bare := make([]bool, len(soft))
-	for _, i := range s.feasible {
-		if !e.related.labelled(soft, int(i)) {
-			continue
-		}
-		counted++
-		for k := range soft {
-			c := &soft[k]
-			if c.term.key == v1.LabelHostname {
-				continue
-			}
-			domain := e.related.domain(c.topology, int(i))
-			if domain == none {
-				bare[k] = true
-				continue
-			}
-			for int(domain) >= len(c.stamps) {
-				c.stamps = append(c.stamps, 0)
-			}
-			if c.stamps[domain] != s.number {
-				c.stamps[domain] = s.number
-				sizes[k]++
+	counted := len(s.feasible)
+	every := e.related.c.relations.byDefault
+	for k := range soft {
+		c := &soft[k]
+		c.places, c.byNode = e.related.topologies[c.topology].of, c.term.key == v1.LabelHostname
+		c.slack = float64(c.term.maxSkew - 1)
+	}
+	if !every {
+		counted = 0
+		for _, i := range s.feasible {
+			if e.related.labelled(soft, int(i)) {
+				counted++
 			}
 		}
 	}
 	for k := range soft {
-		size := sizes[k]
-		if bare[k] {
+		c, size := &soft[k], counted
+		if !c.byNode {
+			size = s.domains(e, soft, c)
+		}
+		c.weight = math.Log(float64(size + 2))
+	}
+}
+
+// domains counts those that have a feasible node that is not left out.
+func (s *scan) domains(e *evaluated, soft []spreading, c *spreading) (size int) {
+	every, bare := e.related.c.relations.byDefault, 0
+	for _, i := range s.feasible {
+		if !every && !e.related.labelled(soft, int(i)) {
+			continue
+		}
+		domain := c.places[i]
+		if domain == none {
+			bare = 1
+			continue
+		}
+		for int(domain) >= len(c.stamps) {
+			c.stamps = append(c.stamps, 0)
+		}
+		if c.stamps[domain] != s.number {
+			c.stamps[domain] = s.number
 			size++
 		}
-		if soft[k].term.key == v1.LabelHostname {
-			size = counted
-		}
-		soft[k].weight = math.Log(float64(size + 2))
 	}
+	return size + bare
 }

@@ -9,7 +9,11 @@ type evaluated struct {
 	seen       []*Node
 	nodes      []evaluation
 	candidates []candidate
-	related    *related
+	// ratings are what candidates score by themselves, negative where they do not fit: what each placement scans, one
+	// beside the other. uneven counts the candidates with taints or preferences, whose scores depend on the others'.
+	ratings []int32
+	uneven  int
+	related *related
 	// holders are the nodes that have each image of the class, present how many nodes there are: what the images'
 	// scores were computed with.
 	holders []int64
@@ -37,17 +41,31 @@ type evaluation struct {
 	images []int64
 }
 
-// candidate is the part of an evaluation that each placement scans, kept small and apart for that.
+// unfit is the rating of a node on which the class cannot be placed.
+const unfit = -1
+
+// candidate is the part of an evaluation that makes the score.
 type candidate struct {
 	fits                    bool
 	intolerable, preference int32
 	room, image             int32
 }
 
+func (c *candidate) uneven() bool { return c.intolerable != 0 || c.preference != 0 }
+
+// rate brings the rating of a candidate that changed up to date.
+func (e *evaluated) rate(i int) {
+	e.ratings[i] = unfit
+	if v := &e.candidates[i]; v.fits {
+		e.ratings[i] = v.room + weightImages*v.image
+	}
+}
+
 // refresh evaluates the nodes that changed since the class was last looked at.
 func (e *evaluated) refresh(d *decider) {
 	if count := len(d.nodes); len(e.seen) != count {
 		e.nodes, e.seen, e.candidates = make([]evaluation, count), make([]*Node, count), make([]candidate, count)
+		e.ratings, e.uneven = make([]int32, count), 0
 		e.related, e.holders, e.run = newRelated(e.c, count), make([]int64, len(e.c.images)), 0
 	}
 	if e.run == d.memo.run {
@@ -79,7 +97,13 @@ func (e *evaluated) evaluate(i int, n *Node) {
 	if v.object != n.Object || n.Object == nil {
 		v.object, v.fixed = n.Object, c.static(n)
 		if v.fixed == fits {
+			if to.uneven() {
+				e.uneven--
+			}
 			to.intolerable, to.preference = int32(c.intolerable(n)), int32(c.preference(n))
+			if to.uneven() {
+				e.uneven++
+			}
 		}
 		e.related.place(i, n.Object)
 		e.findImages(v, n.Object)
@@ -91,6 +115,7 @@ func (e *evaluated) evaluate(i int, n *Node) {
 	if to.fits = v.verdict == fits; to.fits {
 		to.room = int32(c.room(n))
 	}
+	e.rate(i)
 	if related {
 		e.tally(n, &v.tally)
 		e.related.apply(i, &v.tally, 1)

@@ -87,5 +87,6 @@ func (e *evaluated) scoreImages(present int) {
 		}
 		sum = min(max(sum, imagesMinBytes), most)
 		e.candidates[i].image = int32(maxScore * (sum - imagesMinBytes) / (most - imagesMinBytes))
+		e.rate(i)
 	}
 }

@@ -49,6 +49,7 @@ func (d *decider) hold(e *evaluated, pod *Pod) {
 		if j := t.judge(); j.verdict != fits {
 			d.held[at] = j
 			e.candidates[at].fits = false
+			e.rate(at)
 		}
 	}
 }
@@ -57,6 +58,7 @@ func (d *decider) hold(e *evaluated, pod *Pod) {
 func (d *decider) release(e *evaluated) {
 	for at := range d.held {
 		e.candidates[at].fits = e.nodes[at].verdict == fits
+		e.rate(at)
 		delete(d.held, at)
 	}
 }

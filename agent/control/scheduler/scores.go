@@ -81,15 +81,15 @@ func (c *constraints) balanced(n *Node) int64 {
 }
 
 // maxRemembered bounds the table of a [scale].
-const maxRemembered = 4096
+const maxRemembered = 1024
 
-// scale normalises the raw scores of one plugin over the feasible nodes, remembering each value: there are few, and
-// nodes are many.
+// scale normalises the raw scores of one plugin over the feasible nodes by a table: there are few values, and nodes are
+// many.
 type scale struct {
 	low, high int64
 	seen      bool
 	weigh     func(low, high, raw int64) int64
-	table     []int64 // by raw - low; negative: not yet computed
+	table     []int64 // by raw - low
 }
 
 func (s *scale) reset() { s.low, s.high, s.seen, s.table = 0, 0, false, s.table[:0] }
@@ -102,24 +102,20 @@ func (s *scale) observe(raw int64) {
 	s.low, s.high = min(s.low, raw), max(s.high, raw)
 }
 
-// prepare makes room for the values seen.
+// prepare weighs the values between the extremes, unless these are far apart.
 func (s *scale) prepare() {
 	if s.seen && s.high-s.low < maxRemembered {
-		for range s.high - s.low + 1 {
-			s.table = append(s.table, -1)
+		for raw := s.low; raw <= s.high; raw++ {
+			s.table = append(s.table, s.weigh(s.low, s.high, raw))
 		}
 	}
 }
 
 func (s *scale) of(raw int64) int64 {
-	at := raw - s.low
-	if uint64(at) >= uint64(len(s.table)) {
-		return s.weigh(s.low, s.high, raw)
+	if at := raw - s.low; uint64(at) < uint64(len(s.table)) {
+		return s.table[at]
 	}
-	if s.table[at] < 0 {
-		s.table[at] = s.weigh(s.low, s.high, raw)
-	}
-	return s.table[at]
+	return s.weigh(s.low, s.high, raw)
 }
 
 func weighTaints(_, high, raw int64) int64 {

@@ -69,6 +69,11 @@ type spreading struct {
 	// a pod to weigh. Of soft constraints only.
 	stamps []uint64
 	weight float64
+	// places are the domains of the nodes, byNode tells that each has one of its own, and slack is what is added where a
+	// node has one.
+	places []int32
+	byNode bool
+	slack  float64
 }
 
 // join makes a node part of the spread, or no more.
