@@ -126,50 +126,83 @@ func TestBindsBatches(t *testing.T) {
 }
 
 // BenchmarkSchedule decides on pods that are in the API and commits their bindings, through the real registry and store.
+// Events are written meanwhile, as ever.
 func BenchmarkSchedule(b *testing.B) {
+	const batch, perNode = 2000, 100
 	for _, nodes := range []int{100, 1000, 5000} {
 		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
-			const batch = 2000
 			c := newBindable(b, nodes)
 			total := 0
 			for b.Loop() {
 				b.StopTimer()
-				c.createPods(fmt.Sprintf("p%d", total), batch)
+				if total+batch > nodes*perNode {
+					b.Fatalf("%d nodes are full after %d pods: ask for less -benchtime", nodes, total)
+				}
+				c.schedule(func() { c.createPods(fmt.Sprintf("p%d", total), batch) }, batch, b.StartTimer)
 				total += batch
-				b.StartTimer()
-				c.schedule(batch)
 			}
 			b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "pods/s")
 		})
 	}
 }
 
-// schedule runs the scheduler until that many pods got a node.
-func (b *bindable) schedule(pods int) {
+// held keeps the first bindings back until all pods are known, so that what is measured is not their creation.
+type held struct {
+	scheduler.Binder
+	open chan struct{}
+}
+
+func (h held) Bind(ctx context.Context, bindings []scheduler.Binding) []error {
+	select {
+	case <-h.open:
+	case <-ctx.Done():
+	}
+	return h.Binder.Bind(ctx, bindings)
+}
+
+// schedule runs a scheduler while create makes pods, calls start, and returns when they are bound.
+func (b *bindable) schedule(create func(), pods int, start func()) {
 	b.Helper()
 	informers := b.Server.Informers()
-	s, err := scheduler.New(scheduler.Config{Client: b.scheduler, Informers: informers, Binder: batchBinder{b.Server},
-		Logger: slog.New(slog.DiscardHandler)})
+	hold := held{batchBinder{b.Server}, make(chan struct{})}
+	s, err := scheduler.New(scheduler.Config{Client: b.scheduler, Informers: informers, Binder: hold, Logger: slog.New(slog.DiscardHandler)})
 	b.must(err)
 	ctx, stop := context.WithTimeout(b.Context(), patience)
 	defer stop()
-	done, seen := make(chan struct{}), 0
-	registration, err := informers.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: func(old, new any) {
-		if old.(*v1.Pod).Spec.NodeName == "" && new.(*v1.Pod).Spec.NodeName != "" {
-			if seen++; seen == pods {
-				close(done)
+	known, done := make(chan struct{}), make(chan struct{})
+	added, bound := 0, 0
+	waiting := func(object any) bool { return object.(*v1.Pod).Spec.NodeName == "" }
+	registration, err := informers.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) {
+			if waiting(object) {
+				if added++; added == pods {
+					close(known)
+				}
 			}
-		}
-	}})
+		},
+		UpdateFunc: func(old, new any) {
+			if waiting(old) && !waiting(new) {
+				if bound++; bound == pods {
+					close(done)
+				}
+			}
+		}})
 	b.must(err)
 	informers.Start(b.Context().Done())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		b.Fatalf("%d of %d pods bound in %s", seen, pods, patience)
+	create()
+	await := func(what string, event <-chan struct{}) {
+		select {
+		case <-event:
+		case <-ctx.Done():
+			b.Fatalf("not all of %d pods were %s in %s", pods, what, patience)
+		}
 	}
+	await("known", known)
+	start()
+	close(hold.open)
+	await("bound", done)
 	b.must(informers.Core().V1().Pods().Informer().RemoveEventHandler(registration))
 	stop()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
