@@ -90,6 +90,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		Listener: listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
 		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
 		Nodes:               newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
+		Alive:               func(name string) (bool, time.Time) { return n.directory.Alive(name) }, // nobody asks before there is one
 		Settings:            n.settings.kinds(),
 		Security:            n.security(address),
 		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api/chain"
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/liveness"
 )
 
 func newLoopback() *loopback {
@@ -219,11 +221,27 @@ func (s *Server) storages(generic *genericapiserver.Config) (map[string]*generic
 			return nil, err
 		}
 	}
+	s.makeUpHeartbeats(groups)
 	s.bindings, _ = groups[""].VersionedResourcesStorageMap["v1"]["pods/binding"].(batchBinder)
 	if s.security.Tokens != nil {
 		groups[""].VersionedResourcesStorageMap["v1"]["serviceaccounts/token"] = s.security.Tokens
 	}
 	return groups, nil
+}
+
+// makeUpHeartbeats replaces the storages of leases and nodes by those that show who lives.
+func (s *Server) makeUpHeartbeats(groups map[string]*genericapiserver.APIGroupInfo) {
+	if s.config.Alive == nil {
+		return
+	}
+	core := groups[""].VersionedResourcesStorageMap["v1"]
+	coordination := groups[coordinationv1.GroupName].VersionedResourcesStorageMap["v1"]
+	nodes, ok := core["nodes"].(*kinds.REST)
+	leases, both := coordination["leases"].(*kinds.REST)
+	if ok && both {
+		core["nodes"] = liveness.NewHeartbeats(nodes, s.config.Alive)
+		coordination["leases"] = liveness.NewLeases(leases, nodes, s.config.Alive)
+	}
 }
 
 // groupVersionName is the name of a group version's API service.

@@ -29,6 +29,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/liveness"
 )
 
 // Limits of the request handling; priority and fairness divides their sum.
@@ -55,6 +56,8 @@ type Config struct {
 	ListerWatcher ListerWatcher
 	// Nodes reaches the kubelet API of nodes; nil answers 503 for what needs a node.
 	Nodes kinds.NodeConnector
+	// Alive tells which nodes live, for their leases and heartbeats; nil makes none up.
+	Alive liveness.Alive
 	// Settings are the cluster settings.
 	Settings kinds.Settings
 	// Security makes authentication, authorization and admission. It is called once, before anything runs: the
