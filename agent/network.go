@@ -88,7 +88,7 @@ func portMapping(port pods.HostPort) (podnet.PortMapping, error) {
 	case corev1.ProtocolUDP:
 		mapping.Protocol = services.UDP
 	default:
-		return podnet.PortMapping{}, fmt.Errorf("publish host port %d: protocol %s is not served yet", port.HostPort, port.Protocol)
+		return podnet.PortMapping{}, fmt.Errorf("publish host port %d: protocol %s is not served, only TCP and UDP are", port.HostPort, port.Protocol)
 	}
 	if port.HostIP != "" {
 		address, err := netip.ParseAddr(port.HostIP)

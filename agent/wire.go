@@ -25,6 +25,7 @@ import (
 	"github.com/podvine/podvine/agent/bundle"
 	"github.com/podvine/podvine/agent/cgroup"
 	"github.com/podvine/podvine/agent/control"
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/peer"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/agent/pods"
@@ -224,8 +225,10 @@ func (n *node) openDataplane(context.Context) error {
 		return err
 	}
 	n.closers = append(n.closers, n.proxy.Close)
+	events, stop := loop.NewRecorder(n.client(pki.NodeUserStart+n.dir.NodeName, pki.NodesGroup), "podvine-proxy")
+	n.closers = append(n.closers, func() error { stop(); return nil })
 	n.source, err = kube.New(kube.Config{
-		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Logger: n.log.With("part", "services"),
+		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Events: events, Logger: n.log.With("part", "services"),
 	})
 	if err != nil {
 		return err

@@ -26,7 +26,8 @@ func (s *Sockets) Attach(cgroupPath string) error {
 		attach  ebpf.AttachType
 		program *ebpf.Program
 	}{
-		// Answers first: a connection that is translated must find its way back translated too.
+		// What ends and what answers comes first: a connection that is translated must find its way back translated too.
+		{"release", ebpf.AttachCgroupInetSockRelease, p.PvRelease},
 		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, p.PvGetpeername4},
 		{"getpeername6", ebpf.AttachCgroupInet6GetPeername, p.PvGetpeername6},
 		{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, p.PvRecvmsg4},

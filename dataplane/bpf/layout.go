@@ -15,6 +15,8 @@ const (
 const (
 	AlgorithmRandom     uint8 = 0
 	AlgorithmRoundRobin uint8 = 1
+	AlgorithmMaglev     uint8 = 2
+	AlgorithmLeast      uint8 = 3
 )
 
 // SetDropWhenEmpty makes packets to an empty set vanish instead of being refused. Connections that start on the node
@@ -64,6 +66,17 @@ type Endpoint struct {
 type Frontend struct {
 	InnerSet uint32
 	OuterSet uint32
+	Flags    uint32
+}
+
+// FrontendGuarded lets only clients of the sources listed for the outer set in.
+const FrontendGuarded uint32 = 1 << 0
+
+// SourceKey is a range of clients' addresses that a set serves. PrefixBits count the set's 32 too.
+type SourceKey struct {
+	PrefixBits uint32
+	Set        uint32
+	Addr       Addr
 }
 
 // Set is the head of a set of backends; its members are the slots 0 to Count-1.
@@ -174,6 +187,7 @@ const (
 	FlowBackendFIN
 	FlowReset
 	FlowAnswered
+	FlowCounted
 )
 
 // Flow is how packets of a [Tuple] leave. Set is 0 in the entry of the way back, which holds the state of the flow:

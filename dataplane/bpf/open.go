@@ -47,9 +47,13 @@ type Sockets struct {
 	Sets      *ebpf.Map // uint32 to Set
 	Slots     *ebpf.Map // SlotKey to Slot
 	Members   *ebpf.Map // MemberKey to uint32, the slot's index
-	Locals    *ebpf.Map // Addr to uint32: this machine's addresses
-	Affinity  *ebpf.Map
-	Counters  *ebpf.Map // Counter to uint64 a CPU
+	Tables    *ebpf.Map // SlotKey (an entry of a Maglev table) to Slot
+	Sources   *ebpf.Map // SourceKey to uint32
+	// SocketLoad is Endpoint, a backend, to uint32: connected sockets of sets that go by least connections.
+	SocketLoad *ebpf.Map
+	Locals     *ebpf.Map // Addr to uint32: this machine's addresses
+	Affinity   *ebpf.Map
+	Counters   *ebpf.Map // Counter to uint64 a CPU
 }
 
 // Packets are the programs on links, and the map of pods.
@@ -64,6 +68,7 @@ type Packets struct {
 	Pods     *ebpf.Map // Addr to Pod
 	Remotes  *ebpf.Map // RemoteKey to Remote
 	Flows    *ebpf.Map // Tuple to Flow
+	FlowLoad *ebpf.Map // Endpoint, a backend, to uint32: flows of sets that go by least connections
 }
 
 // OpenSockets loads the socket programs below dir, a folder of a bpf file system that is made (and its parent mounted)
@@ -80,6 +85,7 @@ func OpenSockets(dir string) (*Sockets, error) {
 	m := &s.objects.socketsMaps
 	s.Settings, s.Frontends, s.Sets, s.Slots = m.PvSettings, m.PvFrontends, m.PvSets, m.PvSlots
 	s.Members, s.Locals, s.Affinity, s.Counters = m.PvMembers, m.PvLocals, m.PvAffinity, m.PvCounters
+	s.Tables, s.Sources, s.SocketLoad = m.PvTables, m.PvSources, m.PvSocketLoad
 	return s, nil
 }
 
@@ -94,7 +100,7 @@ func OpenPackets(dir string) (*Packets, error) {
 		return nil, unsupported("traffic-control programs with peer redirection", "5.10", err)
 	}
 	m := &p.objects.packetsMaps
-	p.Settings, p.Pods, p.Remotes, p.Flows = m.PvSettings, m.PvPods, m.PvRemotes, m.PvFlows
+	p.Settings, p.Pods, p.Remotes, p.Flows, p.FlowLoad = m.PvSettings, m.PvPods, m.PvRemotes, m.PvFlows, m.PvFlowLoad
 	if p.classic, err = lacksTCX(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

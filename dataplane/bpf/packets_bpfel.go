@@ -47,6 +47,7 @@ type packetsFrontend struct {
 	_        structs.HostLayout
 	InnerSet uint32
 	OuterSet uint32
+	Flags    uint32
 }
 
 type packetsMember struct {
@@ -85,6 +86,8 @@ type packetsPacket struct {
 	}
 	Key      packetsTuple
 	Original packetsTuple
+	Backend  packetsSlot
+	_        [4]byte
 }
 
 type packetsPod struct {
@@ -149,6 +152,13 @@ type packetsSlotKey struct {
 	Index uint32
 }
 
+type packetsSourceKey struct {
+	_          structs.HostLayout
+	PrefixBits uint32
+	Set        uint32
+	Addr       [4]uint32
+}
+
 type packetsTuple struct {
 	_     structs.HostLayout
 	Saddr [4]uint32
@@ -166,6 +176,7 @@ const (
 	packetsMapPvAffinity      = "pv_affinity"
 	packetsMapPvCounters      = "pv_counters"
 	packetsMapPvCursors       = "pv_cursors"
+	packetsMapPvFlowLoad      = "pv_flow_load"
 	packetsMapPvFlows         = "pv_flows"
 	packetsMapPvFrontends     = "pv_frontends"
 	packetsMapPvLocals        = "pv_locals"
@@ -176,6 +187,9 @@ const (
 	packetsMapPvSets          = "pv_sets"
 	packetsMapPvSettings      = "pv_settings"
 	packetsMapPvSlots         = "pv_slots"
+	packetsMapPvSocketLoad    = "pv_socket_load"
+	packetsMapPvSources       = "pv_sources"
+	packetsMapPvTables        = "pv_tables"
 	packetsProgPvFromOutside  = "pv_from_outside"
 	packetsProgPvFromPod      = "pv_from_pod"
 	packetsProgPvFromTunnel   = "pv_from_tunnel"
@@ -236,19 +250,23 @@ type packetsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetsMapSpecs struct {
-	PvAffinity  *ebpf.MapSpec `ebpf:"pv_affinity"`
-	PvCounters  *ebpf.MapSpec `ebpf:"pv_counters"`
-	PvCursors   *ebpf.MapSpec `ebpf:"pv_cursors"`
-	PvFlows     *ebpf.MapSpec `ebpf:"pv_flows"`
-	PvFrontends *ebpf.MapSpec `ebpf:"pv_frontends"`
-	PvLocals    *ebpf.MapSpec `ebpf:"pv_locals"`
-	PvMembers   *ebpf.MapSpec `ebpf:"pv_members"`
-	PvPacket    *ebpf.MapSpec `ebpf:"pv_packet"`
-	PvPods      *ebpf.MapSpec `ebpf:"pv_pods"`
-	PvRemotes   *ebpf.MapSpec `ebpf:"pv_remotes"`
-	PvSets      *ebpf.MapSpec `ebpf:"pv_sets"`
-	PvSettings  *ebpf.MapSpec `ebpf:"pv_settings"`
-	PvSlots     *ebpf.MapSpec `ebpf:"pv_slots"`
+	PvAffinity   *ebpf.MapSpec `ebpf:"pv_affinity"`
+	PvCounters   *ebpf.MapSpec `ebpf:"pv_counters"`
+	PvCursors    *ebpf.MapSpec `ebpf:"pv_cursors"`
+	PvFlowLoad   *ebpf.MapSpec `ebpf:"pv_flow_load"`
+	PvFlows      *ebpf.MapSpec `ebpf:"pv_flows"`
+	PvFrontends  *ebpf.MapSpec `ebpf:"pv_frontends"`
+	PvLocals     *ebpf.MapSpec `ebpf:"pv_locals"`
+	PvMembers    *ebpf.MapSpec `ebpf:"pv_members"`
+	PvPacket     *ebpf.MapSpec `ebpf:"pv_packet"`
+	PvPods       *ebpf.MapSpec `ebpf:"pv_pods"`
+	PvRemotes    *ebpf.MapSpec `ebpf:"pv_remotes"`
+	PvSets       *ebpf.MapSpec `ebpf:"pv_sets"`
+	PvSettings   *ebpf.MapSpec `ebpf:"pv_settings"`
+	PvSlots      *ebpf.MapSpec `ebpf:"pv_slots"`
+	PvSocketLoad *ebpf.MapSpec `ebpf:"pv_socket_load"`
+	PvSources    *ebpf.MapSpec `ebpf:"pv_sources"`
+	PvTables     *ebpf.MapSpec `ebpf:"pv_tables"`
 }
 
 // packetsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -277,19 +295,23 @@ func (o *packetsObjects) Close() error {
 //
 // It can be passed to loadPacketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetsMaps struct {
-	PvAffinity  *ebpf.Map `ebpf:"pv_affinity"`
-	PvCounters  *ebpf.Map `ebpf:"pv_counters"`
-	PvCursors   *ebpf.Map `ebpf:"pv_cursors"`
-	PvFlows     *ebpf.Map `ebpf:"pv_flows"`
-	PvFrontends *ebpf.Map `ebpf:"pv_frontends"`
-	PvLocals    *ebpf.Map `ebpf:"pv_locals"`
-	PvMembers   *ebpf.Map `ebpf:"pv_members"`
-	PvPacket    *ebpf.Map `ebpf:"pv_packet"`
-	PvPods      *ebpf.Map `ebpf:"pv_pods"`
-	PvRemotes   *ebpf.Map `ebpf:"pv_remotes"`
-	PvSets      *ebpf.Map `ebpf:"pv_sets"`
-	PvSettings  *ebpf.Map `ebpf:"pv_settings"`
-	PvSlots     *ebpf.Map `ebpf:"pv_slots"`
+	PvAffinity   *ebpf.Map `ebpf:"pv_affinity"`
+	PvCounters   *ebpf.Map `ebpf:"pv_counters"`
+	PvCursors    *ebpf.Map `ebpf:"pv_cursors"`
+	PvFlowLoad   *ebpf.Map `ebpf:"pv_flow_load"`
+	PvFlows      *ebpf.Map `ebpf:"pv_flows"`
+	PvFrontends  *ebpf.Map `ebpf:"pv_frontends"`
+	PvLocals     *ebpf.Map `ebpf:"pv_locals"`
+	PvMembers    *ebpf.Map `ebpf:"pv_members"`
+	PvPacket     *ebpf.Map `ebpf:"pv_packet"`
+	PvPods       *ebpf.Map `ebpf:"pv_pods"`
+	PvRemotes    *ebpf.Map `ebpf:"pv_remotes"`
+	PvSets       *ebpf.Map `ebpf:"pv_sets"`
+	PvSettings   *ebpf.Map `ebpf:"pv_settings"`
+	PvSlots      *ebpf.Map `ebpf:"pv_slots"`
+	PvSocketLoad *ebpf.Map `ebpf:"pv_socket_load"`
+	PvSources    *ebpf.Map `ebpf:"pv_sources"`
+	PvTables     *ebpf.Map `ebpf:"pv_tables"`
 }
 
 func (m *packetsMaps) Close() error {
@@ -297,6 +319,7 @@ func (m *packetsMaps) Close() error {
 		m.PvAffinity,
 		m.PvCounters,
 		m.PvCursors,
+		m.PvFlowLoad,
 		m.PvFlows,
 		m.PvFrontends,
 		m.PvLocals,
@@ -307,6 +330,9 @@ func (m *packetsMaps) Close() error {
 		m.PvSets,
 		m.PvSettings,
 		m.PvSlots,
+		m.PvSocketLoad,
+		m.PvSources,
+		m.PvTables,
 	)
 }
 

@@ -38,6 +38,7 @@ type socketsFrontend struct {
 	_        structs.HostLayout
 	InnerSet uint32
 	OuterSet uint32
+	Flags    uint32
 }
 
 type socketsMember struct {
@@ -57,6 +58,7 @@ type socketsPeer struct {
 	_       structs.HostLayout
 	Asked   socketsEndpoint
 	Reached socketsEndpoint
+	Counted uint32
 }
 
 type socketsPodKey struct {
@@ -109,6 +111,13 @@ type socketsSocketKey struct {
 	Pad    uint32
 }
 
+type socketsSourceKey struct {
+	_          structs.HostLayout
+	PrefixBits uint32
+	Set        uint32
+	Addr       [4]uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -118,6 +127,7 @@ const (
 	socketsMapPvCounters      = "pv_counters"
 	socketsMapPvCursors       = "pv_cursors"
 	socketsMapPvDatagrams     = "pv_datagrams"
+	socketsMapPvFlowLoad      = "pv_flow_load"
 	socketsMapPvFrontends     = "pv_frontends"
 	socketsMapPvLocals        = "pv_locals"
 	socketsMapPvMembers       = "pv_members"
@@ -125,12 +135,16 @@ const (
 	socketsMapPvSets          = "pv_sets"
 	socketsMapPvSettings      = "pv_settings"
 	socketsMapPvSlots         = "pv_slots"
+	socketsMapPvSocketLoad    = "pv_socket_load"
+	socketsMapPvSources       = "pv_sources"
+	socketsMapPvTables        = "pv_tables"
 	socketsProgPvConnect4     = "pv_connect4"
 	socketsProgPvConnect6     = "pv_connect6"
 	socketsProgPvGetpeername4 = "pv_getpeername4"
 	socketsProgPvGetpeername6 = "pv_getpeername6"
 	socketsProgPvRecvmsg4     = "pv_recvmsg4"
 	socketsProgPvRecvmsg6     = "pv_recvmsg6"
+	socketsProgPvRelease      = "pv_release"
 	socketsProgPvSendmsg4     = "pv_sendmsg4"
 	socketsProgPvSendmsg6     = "pv_sendmsg6"
 )
@@ -183,6 +197,7 @@ type socketsProgramSpecs struct {
 	PvGetpeername6 *ebpf.ProgramSpec `ebpf:"pv_getpeername6"`
 	PvRecvmsg4     *ebpf.ProgramSpec `ebpf:"pv_recvmsg4"`
 	PvRecvmsg6     *ebpf.ProgramSpec `ebpf:"pv_recvmsg6"`
+	PvRelease      *ebpf.ProgramSpec `ebpf:"pv_release"`
 	PvSendmsg4     *ebpf.ProgramSpec `ebpf:"pv_sendmsg4"`
 	PvSendmsg6     *ebpf.ProgramSpec `ebpf:"pv_sendmsg6"`
 }
@@ -191,18 +206,22 @@ type socketsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketsMapSpecs struct {
-	PvAffinity  *ebpf.MapSpec `ebpf:"pv_affinity"`
-	PvAnswers   *ebpf.MapSpec `ebpf:"pv_answers"`
-	PvCounters  *ebpf.MapSpec `ebpf:"pv_counters"`
-	PvCursors   *ebpf.MapSpec `ebpf:"pv_cursors"`
-	PvDatagrams *ebpf.MapSpec `ebpf:"pv_datagrams"`
-	PvFrontends *ebpf.MapSpec `ebpf:"pv_frontends"`
-	PvLocals    *ebpf.MapSpec `ebpf:"pv_locals"`
-	PvMembers   *ebpf.MapSpec `ebpf:"pv_members"`
-	PvPeers     *ebpf.MapSpec `ebpf:"pv_peers"`
-	PvSets      *ebpf.MapSpec `ebpf:"pv_sets"`
-	PvSettings  *ebpf.MapSpec `ebpf:"pv_settings"`
-	PvSlots     *ebpf.MapSpec `ebpf:"pv_slots"`
+	PvAffinity   *ebpf.MapSpec `ebpf:"pv_affinity"`
+	PvAnswers    *ebpf.MapSpec `ebpf:"pv_answers"`
+	PvCounters   *ebpf.MapSpec `ebpf:"pv_counters"`
+	PvCursors    *ebpf.MapSpec `ebpf:"pv_cursors"`
+	PvDatagrams  *ebpf.MapSpec `ebpf:"pv_datagrams"`
+	PvFlowLoad   *ebpf.MapSpec `ebpf:"pv_flow_load"`
+	PvFrontends  *ebpf.MapSpec `ebpf:"pv_frontends"`
+	PvLocals     *ebpf.MapSpec `ebpf:"pv_locals"`
+	PvMembers    *ebpf.MapSpec `ebpf:"pv_members"`
+	PvPeers      *ebpf.MapSpec `ebpf:"pv_peers"`
+	PvSets       *ebpf.MapSpec `ebpf:"pv_sets"`
+	PvSettings   *ebpf.MapSpec `ebpf:"pv_settings"`
+	PvSlots      *ebpf.MapSpec `ebpf:"pv_slots"`
+	PvSocketLoad *ebpf.MapSpec `ebpf:"pv_socket_load"`
+	PvSources    *ebpf.MapSpec `ebpf:"pv_sources"`
+	PvTables     *ebpf.MapSpec `ebpf:"pv_tables"`
 }
 
 // socketsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -231,18 +250,22 @@ func (o *socketsObjects) Close() error {
 //
 // It can be passed to loadSocketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketsMaps struct {
-	PvAffinity  *ebpf.Map `ebpf:"pv_affinity"`
-	PvAnswers   *ebpf.Map `ebpf:"pv_answers"`
-	PvCounters  *ebpf.Map `ebpf:"pv_counters"`
-	PvCursors   *ebpf.Map `ebpf:"pv_cursors"`
-	PvDatagrams *ebpf.Map `ebpf:"pv_datagrams"`
-	PvFrontends *ebpf.Map `ebpf:"pv_frontends"`
-	PvLocals    *ebpf.Map `ebpf:"pv_locals"`
-	PvMembers   *ebpf.Map `ebpf:"pv_members"`
-	PvPeers     *ebpf.Map `ebpf:"pv_peers"`
-	PvSets      *ebpf.Map `ebpf:"pv_sets"`
-	PvSettings  *ebpf.Map `ebpf:"pv_settings"`
-	PvSlots     *ebpf.Map `ebpf:"pv_slots"`
+	PvAffinity   *ebpf.Map `ebpf:"pv_affinity"`
+	PvAnswers    *ebpf.Map `ebpf:"pv_answers"`
+	PvCounters   *ebpf.Map `ebpf:"pv_counters"`
+	PvCursors    *ebpf.Map `ebpf:"pv_cursors"`
+	PvDatagrams  *ebpf.Map `ebpf:"pv_datagrams"`
+	PvFlowLoad   *ebpf.Map `ebpf:"pv_flow_load"`
+	PvFrontends  *ebpf.Map `ebpf:"pv_frontends"`
+	PvLocals     *ebpf.Map `ebpf:"pv_locals"`
+	PvMembers    *ebpf.Map `ebpf:"pv_members"`
+	PvPeers      *ebpf.Map `ebpf:"pv_peers"`
+	PvSets       *ebpf.Map `ebpf:"pv_sets"`
+	PvSettings   *ebpf.Map `ebpf:"pv_settings"`
+	PvSlots      *ebpf.Map `ebpf:"pv_slots"`
+	PvSocketLoad *ebpf.Map `ebpf:"pv_socket_load"`
+	PvSources    *ebpf.Map `ebpf:"pv_sources"`
+	PvTables     *ebpf.Map `ebpf:"pv_tables"`
 }
 
 func (m *socketsMaps) Close() error {
@@ -252,6 +275,7 @@ func (m *socketsMaps) Close() error {
 		m.PvCounters,
 		m.PvCursors,
 		m.PvDatagrams,
+		m.PvFlowLoad,
 		m.PvFrontends,
 		m.PvLocals,
 		m.PvMembers,
@@ -259,6 +283,9 @@ func (m *socketsMaps) Close() error {
 		m.PvSets,
 		m.PvSettings,
 		m.PvSlots,
+		m.PvSocketLoad,
+		m.PvSources,
+		m.PvTables,
 	)
 }
 
@@ -278,6 +305,7 @@ type socketsPrograms struct {
 	PvGetpeername6 *ebpf.Program `ebpf:"pv_getpeername6"`
 	PvRecvmsg4     *ebpf.Program `ebpf:"pv_recvmsg4"`
 	PvRecvmsg6     *ebpf.Program `ebpf:"pv_recvmsg6"`
+	PvRelease      *ebpf.Program `ebpf:"pv_release"`
 	PvSendmsg4     *ebpf.Program `ebpf:"pv_sendmsg4"`
 	PvSendmsg6     *ebpf.Program `ebpf:"pv_sendmsg6"`
 }
@@ -290,6 +318,7 @@ func (p *socketsPrograms) Close() error {
 		p.PvGetpeername6,
 		p.PvRecvmsg4,
 		p.PvRecvmsg6,
+		p.PvRelease,
 		p.PvSendmsg4,
 		p.PvSendmsg6,
 	)

@@ -13,15 +13,16 @@ import (
 	"github.com/podvine/podvine/dataplane/internal/nsrun"
 )
 
-// destroySockets ends connected UDP sockets to backends that have gone, on the host and in the pods: nothing else would
-// ever tell their owners. It returns how many it ended. Failures are logged, for the sockets are only stale.
-func (p *Proxy) destroySockets(backends []netip.AddrPort) int {
+// destroySockets ends connected sockets to backends that have gone, on the host and in the pods: nothing else would tell
+// their owners, or only after minutes. It returns how many it ended. Failures are logged, for the sockets are only stale.
+func (p *Proxy) destroySockets(backends []remote) int {
 	if len(backends) == 0 {
 		return 0
 	}
-	remote := make(map[netip.AddrPort]bool, len(backends))
+	remotes := make(map[remote]bool, len(backends))
+	protocols := map[Protocol]bool{}
 	for _, b := range backends {
-		remote[b] = true
+		remotes[b], protocols[b.protocol] = true, true
 	}
 	paths := []string{""}
 	if p.config.Netns != nil {
@@ -29,30 +30,36 @@ func (p *Proxy) destroySockets(backends []netip.AddrPort) int {
 	}
 	total := 0
 	for _, path := range paths {
-		n, err := destroyUDP(path, remote)
-		total += n
-		if err != nil {
-			p.log.Warn("cannot end sockets to removed endpoints", "netns", path, "err", err)
+		for protocol := range protocols {
+			n, err := destroyConnected(path, protocol, remotes)
+			total += n
+			if err != nil {
+				p.log.Warn("cannot end sockets to removed endpoints", "netns", path, "protocol", protocol, "err", err)
+			}
 		}
 	}
 	return total
 }
 
-// destroyUDP ends the UDP sockets of a network namespace ("" for the current one) that are connected to a remote.
-func destroyUDP(path string, remotes map[netip.AddrPort]bool) (int, error) {
+// destroyConnected ends the sockets of a network namespace ("" for the current one) that are connected to a remote.
+func destroyConnected(path string, protocol Protocol, remotes map[remote]bool) (int, error) {
+	list := netlink.SocketDiagUDP
+	if protocol == TCP {
+		list = netlink.SocketDiagTCP
+	}
 	count := 0
 	err := nsrun.In(path, func() error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			sockets, err := netlink.SocketDiagUDP(family)
+			sockets, err := list(family)
 			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-				return fmt.Errorf("list UDP sockets: %w", err)
+				return fmt.Errorf("list %s sockets: %w", protocol, err)
 			}
 			for _, s := range sockets {
 				addr, ok := netip.AddrFromSlice(s.ID.Destination)
-				if !ok || !remotes[netip.AddrPortFrom(addr.Unmap(), s.ID.DestinationPort)] {
+				if !ok || !remotes[remote{netip.AddrPortFrom(addr.Unmap(), s.ID.DestinationPort), protocol}] {
 					continue
 				}
-				if err := destroySocket(s); err != nil && !errors.Is(err, unix.ENOENT) {
+				if err := destroySocket(s, protocol); err != nil && !errors.Is(err, unix.ENOENT) {
 					return err
 				}
 				count++
@@ -64,7 +71,10 @@ func destroyUDP(path string, remotes map[netip.AddrPort]bool) (int, error) {
 }
 
 // destroyRequest is inet_diag_req_v2 of the kernel.
-type destroyRequest struct{ socket *netlink.Socket }
+type destroyRequest struct {
+	socket   *netlink.Socket
+	protocol Protocol
+}
 
 const destroyRequestBytes = 56
 
@@ -72,7 +82,7 @@ func (r destroyRequest) Len() int { return destroyRequestBytes }
 
 func (r destroyRequest) Serialize() []byte {
 	b := make([]byte, destroyRequestBytes)
-	b[0], b[1] = r.socket.Family, unix.IPPROTO_UDP
+	b[0], b[1] = r.socket.Family, uint8(r.protocol)
 	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)) // any state
 	id := &r.socket.ID
 	binary.BigEndian.PutUint16(b[8:], id.SourcePort)
@@ -89,11 +99,11 @@ func (r destroyRequest) Serialize() []byte {
 	return b
 }
 
-func destroySocket(s *netlink.Socket) error {
+func destroySocket(s *netlink.Socket, protocol Protocol) error {
 	request := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-	request.AddData(destroyRequest{s})
+	request.AddData(destroyRequest{s, protocol})
 	if _, err := request.Execute(unix.NETLINK_INET_DIAG, 0); err != nil {
-		return fmt.Errorf("destroy UDP socket to %s: %w", s.ID.Destination, err)
+		return fmt.Errorf("destroy %s socket to %s: %w", protocol, s.ID.Destination, err)
 	}
 	return nil
 }

@@ -7,11 +7,14 @@
 // table.go), each of which leaves the maps consistent: a client never meets a backend that neither the old nor the new
 // form of its service has. All of that is pure; maps.go carries the writes out.
 //
-// Vocabulary: a frontend is an address that clients ask for; it leads to two sets of backends, one for what starts on
-// this node and one for what comes from outside. A set has a head (its size and options) and numbered slots.
+// [Proxy.SetDeadNodes] takes from gossip which nodes look dead: their endpoints, and connections to them, end at once.
 //
-// Ownership: this package alone writes the maps of frontends, sets, slots, members and local addresses, and the chain
-// "services-prerouting" of the nftables table podvine. The IDs of sets live in the pinned maps and are adopted at start.
+// Vocabulary: a frontend is an address that clients ask for; it leads to two sets of backends, one for what starts on
+// this node and one for what comes from outside. A set has a head (its size and options), numbered slots, with Maglev a
+// table of entries, and the sources that its guarded frontends let in.
+//
+// Ownership: this package alone writes the maps of frontends, sets, slots, members, entries, sources and local addresses,
+// and the chain "services-prerouting" of the nftables table podvine. The IDs of sets live in the pinned maps and are adopted at start.
 //
 // Concurrency: a [Proxy] may be used by several goroutines; changes are carried out one after the other.
 //

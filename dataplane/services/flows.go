@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -114,6 +115,7 @@ func flowsOver(entries map[bpf.Tuple]bpf.Flow, t FlowTimeouts, now time.Duration
 // flowSweep removes flows that are over, from time to time.
 type flowSweep struct {
 	flows    *ebpf.Map
+	load     *ebpf.Map
 	timeouts FlowTimeouts
 	log      *slog.Logger
 	done     chan struct{}
@@ -123,8 +125,8 @@ type flowSweep struct {
 	swept    uint64
 }
 
-func startSweep(flows *ebpf.Map, timeouts FlowTimeouts, log *slog.Logger) *flowSweep {
-	s := &flowSweep{flows: flows, timeouts: timeouts, log: log, done: make(chan struct{})}
+func startSweep(packets *bpf.Packets, timeouts FlowTimeouts, log *slog.Logger) *flowSweep {
+	s := &flowSweep{flows: packets.Flows, load: packets.FlowLoad, timeouts: timeouts, log: log, done: make(chan struct{})}
 	s.group.Go(s.run)
 	return s
 }
@@ -169,6 +171,69 @@ func (s *flowSweep) sweep() error {
 	}
 	s.held = len(entries) - len(over)
 	s.swept += uint64(len(over))
+	for _, key := range over {
+		delete(entries, key)
+	}
+	return s.correctLoad(flowLoads(entries))
+}
+
+// flowLoads counts the flows of each backend that is to be counted.
+func flowLoads(entries map[bpf.Tuple]bpf.Flow) map[bpf.Endpoint]uint32 {
+	loads := map[bpf.Endpoint]uint32{}
+	for key, f := range entries {
+		if f.Set == 0 && f.Flags&bpf.FlowCounted != 0 {
+			loads[bpf.Endpoint{Addr: key.Source, Port: key.SourcePort, Proto: key.Proto}]++
+		}
+	}
+	return loads
+}
+
+// correctLoad sets right what the programs count: they do not see flows that fall silent or are forgotten.
+func (s *flowSweep) correctLoad(loads map[bpf.Endpoint]uint32) error {
+	var backend bpf.Endpoint
+	var load uint32
+	var wrong []bpf.Endpoint
+	iterator := s.load.Iterate()
+	for iterator.Next(&backend, &load) {
+		if load != loads[backend] {
+			wrong = append(wrong, backend)
+		}
+	}
+	if err := iterator.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("read loads of backends: %w", err)
+	}
+	for _, backend := range wrong {
+		if err := s.load.Put(backend, loads[backend]); err != nil {
+			return fmt.Errorf("correct load of a backend: %w", err)
+		}
+	}
+	return nil
+}
+
+// end removes the flows to backends that have gone; what their clients still send is refused.
+func (s *flowSweep) end(backends []remote) error {
+	if len(backends) == 0 {
+		return nil
+	}
+	remotes := make(map[remote]bool, len(backends))
+	for _, b := range backends {
+		remotes[b] = true
+	}
+	entries, err := readFlows(s.flows)
+	if err != nil {
+		return err
+	}
+	for key, f := range entries {
+		to := f.Rewritten
+		if f.Set == 0 || !remotes[remote{netip.AddrPortFrom(to.Destination.Netip(), to.DestPort.Uint16()), Protocol(to.Proto)}] {
+			continue
+		}
+		for _, half := range []bpf.Tuple{key, to.Invert()} {
+			if err := s.flows.Delete(half); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("delete flow: %w", err)
+			}
+		}
+	}
 	return nil
 }
 

@@ -12,7 +12,12 @@ import (
 	"github.com/podvine/podvine/dataplane/services"
 )
 
-func TestMain(m *testing.M) { os.Exit(testhost.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(holderVariable) != "" {
+		os.Exit(holdProxy())
+	}
+	os.Exit(testhost.Main(m))
+}
 
 // node is a machine with a service proxy and a pod network.
 type node struct {

@@ -267,7 +267,8 @@ func TestAffinity(t *testing.T) {
 		to    netip.AddrPort
 	}{
 		"host": {"", netip.AddrPortFrom(vip4, 80)}, "pod": {client.netns, netip.AddrPortFrom(vip4, 80)},
-		"outside": {outside.Place, addrPort(testhost.HostIPv4, 30080)},
+		"outside": {outside.Place, addrPort(testhost.HostIPv4, 30080)}, "outside IPv6": {outside.Place, addrPort(testhost.HostIPv6, 30080)},
+		"host IPv6": {"", netip.AddrPortFrom(vip6, 80)}, "pod IPv6": {client.netns, netip.AddrPortFrom(vip6, 80)},
 	} {
 		first, err := testhost.AskTCP(c.netns, c.to)
 		must(t, err)
@@ -295,75 +296,6 @@ func TestAffinity(t *testing.T) {
 	must(t, err)
 	if got.Server == favourite.Server {
 		t.Errorf("still sent to %s, which was removed", got.Server)
-	}
-}
-
-func TestAlgorithms(t *testing.T) {
-	n := newNode(t)
-	pods := []pod{n.web("a"), n.web("b"), n.web("c")}
-	ask := func(algorithm services.Algorithm, times int) map[string]int {
-		s := webService(ready(pods...))
-		s.Algorithm = algorithm
-		n.set(s)
-		seen := map[string]int{}
-		for range times {
-			got, err := testhost.AskTCP("", netip.AddrPortFrom(vip4, 80))
-			must(t, err)
-			seen[got.Server]++
-		}
-		return seen
-	}
-	if seen := ask(services.RoundRobin, 30); seen["a"] != 10 || seen["b"] != 10 || seen["c"] != 10 {
-		t.Errorf("round robin served %v", seen)
-	}
-	// One of three is missed by 120 random picks once in 10^20 runs.
-	if seen := ask(services.Random, 120); len(seen) != 3 {
-		t.Errorf("random served %v", seen)
-	}
-	s := services.Service{Name: "default/web", Algorithm: services.Maglev}
-	var unsupported *services.UnsupportedAlgorithm
-	if err := s.Check(); !errors.As(err, &unsupported) || unsupported.Algorithm != services.Maglev {
-		t.Errorf("check says %v", err)
-	}
-}
-
-func TestTerminatingEndpointKeepsConnectionsAndGetsNoNewOnes(t *testing.T) {
-	n := newNode(t)
-	outside := testhost.NewOutside(t)
-	old, fresh := n.web("old"), n.web("fresh")
-	n.set(webService(ready(old)))
-	n.follow(outside, addrPort(testhost.HostIPv4, 30080))
-	var conns []net.Conn
-	for _, c := range []struct{ netns, to string }{{"", "10.96.0.80:80"}, {outside.Place, testhost.HostIPv4 + ":30080"}} {
-		conn, err := testhost.DialTCP(c.netns, netip.MustParseAddrPort(c.to))
-		must(t, err)
-		defer conn.Close()
-		_, err = testhost.ReadAnswer(conn)
-		must(t, err)
-		conns = append(conns, conn)
-	}
-	endpoints := ready(old)
-	for i := range endpoints {
-		endpoints[i].Ready, endpoints[i].Terminating = false, true
-	}
-	// Alone, an endpoint that ends is better than none.
-	n.set(webService(endpoints))
-	if got, err := testhost.AskTCP("", netip.AddrPortFrom(vip4, 80)); err != nil || got.Server != "old" {
-		t.Errorf("with none ready: %+v, %v", got, err)
-	}
-	n.set(webService(append(endpoints, ready(fresh)...)))
-	for range 20 {
-		if got, err := testhost.AskTCP("", netip.AddrPortFrom(vip4, 80)); err != nil || got.Server != "fresh" {
-			t.Fatalf("new connection: %+v, %v", got, err)
-		}
-	}
-	for i, conn := range conns {
-		_, err := conn.Write([]byte("still"))
-		must(t, err)
-		buffer := make([]byte, 16)
-		if _, err := io.ReadAtLeast(conn, buffer, 5); err != nil {
-			t.Errorf("connection %d broke: %v", i, err)
-		}
 	}
 }
 

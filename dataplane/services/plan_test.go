@@ -16,7 +16,7 @@ import (
 type tables struct{ content }
 
 func newTables() *tables {
-	return &tables{content{frontends: map[Frontend]Target{}, heads: map[uint32]Head{}, slots: map[bpf.SlotKey]Backend{}, members: map[bpf.MemberKey]uint32{}}}
+	return &tables{*newContent()}
 }
 
 func (m *tables) write(w Write) {
@@ -33,6 +33,14 @@ func (m *tables) write(w Write) {
 		m.slots[bpf.SlotKey{Set: w.Set, Index: w.Index}] = w.Backend
 	case DeleteSlot:
 		delete(m.slots, bpf.SlotKey{Set: w.Set, Index: w.Index})
+	case PutEntry:
+		m.entries[bpf.SlotKey{Set: w.Set, Index: w.Index}] = w.Backend
+	case DeleteEntry:
+		delete(m.entries, bpf.SlotKey{Set: w.Set, Index: w.Index})
+	case PutSource:
+		m.sources[sourceKey(w.Set, w.Source)] = true
+	case DeleteSource:
+		delete(m.sources, sourceKey(w.Set, w.Source))
 	case PutMember:
 		m.members[memberKey(w.Set, w.Backend.Addr)] = w.Index
 	case DeleteMember:
@@ -57,6 +65,18 @@ func (m *tables) reachable(set uint32) (map[netip.AddrPort]bool, error) {
 		}
 		out[b.Addr] = true
 	}
+	for i := range uint32(maglevEntries) {
+		if head.Algorithm != Maglev || head.Count == 0 {
+			break
+		}
+		b, ok := m.entries[bpf.SlotKey{Set: set, Index: i}]
+		if !ok {
+			continue
+		}
+		if _, ok := m.members[memberKey(set, b.Addr)]; !ok {
+			return nil, fmt.Errorf("entry %d of set %d leads to %s, which is no member", i, set, b.Addr)
+		}
+	}
 	for key := range m.members {
 		if key.Set == set {
 			out[netip.AddrPortFrom(key.Addr.Netip(), key.Port.Uint16())] = true
@@ -71,17 +91,23 @@ type side struct {
 	backends map[netip.AddrPort]bool
 }
 
-// meaning is the naive reading of services: for each frontend the two sides, for each set the backends.
+// meaning is the naive reading of services: for each frontend the two sides, for each set the backends, for each guarded
+// frontend the sources.
 type meaning struct {
 	frontends map[Frontend][2]side
 	sets      map[setKey]map[netip.AddrPort]bool
+	guards    map[Frontend][]netip.Prefix
+	entries   int
+	sources   int
 }
 
 func meaningOf(p *table) meaning {
-	m := meaning{map[Frontend][2]side{}, map[setKey]map[netip.AddrPort]bool{}}
+	m := meaning{frontends: map[Frontend][2]side{}, sets: map[setKey]map[netip.AddrPort]bool{}, guards: map[Frontend][]netip.Prefix{}}
 	for name, c := range p.services {
 		for key, set := range c.sets {
 			m.sets[key] = map[netip.AddrPort]bool{}
+			m.entries += len(set.table)
+			m.sources += len(set.sources)
 			for _, b := range set.backends {
 				m.sets[key][b.Addr] = true
 			}
@@ -89,6 +115,9 @@ func meaningOf(p *table) meaning {
 		for f, target := range c.frontends {
 			if p.owner(f) == name {
 				m.frontends[f] = [2]side{{target.inner, m.sets[target.inner]}, {target.outer, m.sets[target.outer]}}
+				if target.guarded {
+					m.guards[f] = c.sets[target.outer].sources
+				}
 			}
 		}
 	}
@@ -99,6 +128,9 @@ func meaningOf(p *table) meaning {
 // it asks for, before or after.
 func checkBetween(m *tables, before, after meaning) error {
 	for f, target := range m.frontends {
+		if err := m.checkGuard(f, target, before, after); err != nil {
+			return err
+		}
 		for i, set := range []uint32{target.Inner, target.Outer} {
 			met, err := m.reachable(set)
 			if err != nil {
@@ -109,6 +141,40 @@ func checkBetween(m *tables, before, after meaning) error {
 					return fmt.Errorf("%v leads to %s, which is a backend neither before nor after", f, addr)
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// checkAfter is checkBetween, but for entries of tables, of which there are many, looks at the one that was written.
+func (m *tables) checkAfter(w Write, before, after meaning) error {
+	if w.Verb == DeleteEntry {
+		return nil
+	}
+	if w.Verb != PutEntry {
+		return checkBetween(m, before, after)
+	}
+	if _, ok := m.members[memberKey(w.Set, w.Backend.Addr)]; !ok {
+		return fmt.Errorf("entry %d of set %d leads to %s, which is no member", w.Index, w.Set, w.Backend.Addr)
+	}
+	return nil
+}
+
+// checkGuard demands that a client which is let in before and after is let in all the time, and one that never is, never.
+func (m *tables) checkGuard(f Frontend, target Target, before, after meaning) error {
+	old, wasGuarded := before.guards[f]
+	fresh, isGuarded := after.guards[f]
+	_, was := before.frontends[f]
+	_, is := after.frontends[f]
+	if !target.Guarded {
+		if was && is && wasGuarded && isGuarded {
+			return fmt.Errorf("%v is open to all for a while", f)
+		}
+		return nil
+	}
+	for _, source := range fresh {
+		if (!was || !wasGuarded || slices.Contains(old, source)) && !m.sources[sourceKey(target.Outer, source)] {
+			return fmt.Errorf("%v shuts out %s for a while", f, source)
 		}
 	}
 	return nil
@@ -131,6 +197,14 @@ func checkExact(m *tables, want meaning) error {
 	}
 	for f, sides := range want.frontends {
 		target := m.frontends[f]
+		if _, guarded := want.guards[f]; guarded != target.Guarded {
+			return fmt.Errorf("%v guarded: %v, want %v", f, target.Guarded, guarded)
+		}
+		for _, source := range want.guards[f] {
+			if !m.sources[sourceKey(target.Outer, source)] {
+				return fmt.Errorf("%v does not let %s in", f, source)
+			}
+		}
 		for i, set := range []uint32{target.Inner, target.Outer} {
 			met, err := m.reachable(set)
 			if err != nil {
@@ -144,6 +218,9 @@ func checkExact(m *tables, want meaning) error {
 	total := 0
 	for _, backends := range want.sets {
 		total += len(backends)
+	}
+	if len(m.entries) != want.entries || len(m.sources) != want.sources {
+		return fmt.Errorf("%d entries and %d sources, want %d and %d", len(m.entries), len(m.sources), want.entries, want.sources)
 	}
 	if len(m.heads) != len(want.sets) || len(m.slots) != total || len(m.members) != total {
 		return fmt.Errorf("%d heads, %d slots, %d members for %d sets of %d backends", len(m.heads), len(m.slots), len(m.members), len(want.sets), total)
@@ -160,6 +237,13 @@ func drawService(t *rapid.T, name string) *Service {
 	}
 	if rapid.Bool().Draw(t, "external") {
 		s.ExternalIPs = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, number})}
+	}
+	s.Algorithm = Algorithm(rapid.IntRange(0, int(LeastConnections)).Draw(t, "algorithm"))
+	if rapid.Bool().Draw(t, "load balancer") {
+		s.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 3, number})}
+		for _, i := range rapid.SliceOfNDistinct(rapid.ByteRange(1, 5), 0, 3, rapid.ID).Draw(t, "sources") {
+			s.Sources = append(s.Sources, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, i << 4}), 28))
+		}
 	}
 	s.ExternalLocal, s.InternalLocal = rapid.Bool().Draw(t, "external local"), rapid.Bool().Draw(t, "internal local")
 	for _, protocol := range []Protocol{TCP, UDP}[:rapid.IntRange(0, 2).Draw(t, "ports")] {
@@ -194,7 +278,7 @@ func TestEveryStateBetweenWritesIsConsistent(t *testing.T) {
 			for i, w := range writes[:stop] {
 				model.write(w)
 				planner.state.apply(w)
-				if err := checkBetween(model, before, after); err != nil {
+				if err := model.checkAfter(w, before, after); err != nil {
 					t.Fatalf("after write %d (%s) of %v: %v", i, w, writes, err)
 				}
 			}
@@ -216,7 +300,7 @@ func drawChanges(t *rapid.T) []change {
 	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 3, rapid.ID).Draw(t, "services") {
 		c := change{name: name}
 		if rapid.IntRange(0, 3).Draw(t, "delete") > 0 {
-			c.want = compile(drawService(t, name))
+			c.want = compile(drawService(t, name), nil)
 		}
 		changes = append(changes, c)
 	}
@@ -236,7 +320,7 @@ func restart(t *rapid.T, model *tables, old *table, before, after meaning) *tabl
 	state, fixes := repair(&model.content)
 	for _, w := range fixes {
 		model.write(w)
-		if err := checkBetween(model, before, after); err != nil {
+		if err := model.checkAfter(w, before, after); err != nil {
 			t.Fatalf("repairing, after %s of %v: %v", w, fixes, err)
 		}
 	}
@@ -244,7 +328,7 @@ func restart(t *rapid.T, model *tables, old *table, before, after meaning) *tabl
 	for _, w := range planner.plan(repeatAll(old), true) {
 		model.write(w)
 		planner.state.apply(w)
-		if err := checkBetween(model, before, after); err != nil {
+		if err := model.checkAfter(w, before, after); err != nil {
 			t.Fatalf("taking over, after %s: %v", w, err)
 		}
 	}
@@ -261,7 +345,7 @@ func TestWritesAreBoundedByTheChange(t *testing.T) {
 		s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, endpoint(i))
 	}
 	run := func() int {
-		writes := planner.plan([]change{{name: "a", want: compile(s)}}, false)
+		writes := planner.plan([]change{{name: "a", want: compile(s, nil)}}, false)
 		for _, w := range writes {
 			planner.state.apply(w)
 		}
@@ -280,6 +364,15 @@ func TestWritesAreBoundedByTheChange(t *testing.T) {
 		{"one less, the last", func() { s.Ports[0].Endpoints = s.Ports[0].Endpoints[:999] }, 5},
 		{"affinity", func() { s.AffinityTimeout = 1 }, 1},
 		{"no node port", func() { s.Ports[0].NodePort = 0 }, 1},
+		{"20 endpoints", func() { s.Ports[0].Endpoints = s.Ports[0].Endpoints[:20] }, 2*1000 + 1},
+		{"Maglev", func() { s.Algorithm = Maglev }, maglevEntries + 1},
+		// A twentieth of the table, and what the others shift.
+		{"one more with Maglev", func() { s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, endpoint(3000)) }, 4 + maglevEntries/20*2},
+		{"a load balancer with two sources", func() {
+			s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("192.0.2.9")}
+			s.Sources = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/16")}
+		}, 3},
+		{"one source replaced", func() { s.Sources[0] = netip.MustParsePrefix("172.16.0.0/12") }, 2},
 	}
 	for _, step := range steps {
 		step.change()
@@ -294,7 +387,7 @@ func TestStaticServiceWinsItsAddress(t *testing.T) {
 	service := func(name string, static bool, backend string) change {
 		return change{name: name, want: compile(&Service{Name: name, Static: static, ClusterIPs: vip, Ports: []Port{{
 			Protocol: UDP, Port: 53, Endpoints: []Endpoint{{Addr: netip.MustParseAddrPort(backend), Ready: true}},
-		}}})}
+		}}}, nil)}
 	}
 	model, planner := newTables(), newTable(newState())
 	run := func(changes ...change) map[netip.AddrPort]bool {

@@ -27,14 +27,14 @@ type Config struct {
 	NAT []netip.Addr
 	// Links names the links to the outside; empty means every Ethernet link with an address that is not a pod's.
 	Links []string
-	// Netns lists the paths of the pods' network namespaces, for ending UDP sockets whose backend has gone. May be nil.
-	Netns func() []string
+	// Netns lists the paths of the pods' network namespaces, for ending sockets whose backend has gone. May be nil.
+	Netns func() []string `json:"-"`
 	// Flows are how long flows of packets are kept; the zero value has the defaults.
 	Flows  FlowTimeouts
 	Logger *slog.Logger
 }
 
-// Change is a service's new form; a nil Service removes it.
+// Change is a service's new form, which must not be altered afterwards; a nil Service removes it.
 type Change struct {
 	Name    string
 	Service *Service
@@ -50,6 +50,8 @@ type Stats struct {
 	Sets       int
 	// Conflicts are frontends that several services want; the first by name has it.
 	Conflicts []Frontend
+	// Random is how many sets are served at random although they ask for Maglev, for there are too many of those.
+	Random int
 	// Adopted tells how many frontends were found at work when the proxy was opened.
 	Adopted          int
 	SocketsDestroyed uint64
@@ -73,11 +75,10 @@ type Proxy struct {
 	// podSources are the node's own addresses in the pod ranges, once they are known.
 	podSources []netip.Addr
 	// table is what is wanted and what the maps hold.
-	table *table
-	// udp remembers each service's UDP endpoints, to notice those that go.
-	udp map[string]map[netip.AddrPort]bool
-	// gone are backends whose sockets are to be ended once the maps no longer lead to them.
-	gone []netip.AddrPort
+	table  *table
+	wanted *wanted
+	// gone are backends whose sockets and flows are to be ended once the maps no longer lead to them.
+	gone []remote
 	// cluster are the names that came through Set and Apply, local those of SetLocal.
 	cluster, local map[string]bool
 	// suspect is true after a failed write: the maps are read anew before the next plan.
@@ -92,7 +93,7 @@ type Proxy struct {
 // lacks.
 func Open(config Config) (*Proxy, error) {
 	config.Flows = config.Flows.withDefaults()
-	p := &Proxy{config: config, log: config.Logger, udp: map[string]map[netip.AddrPort]bool{}, cluster: map[string]bool{}, local: map[string]bool{}}
+	p := &Proxy{config: config, log: config.Logger, wanted: newWanted(), cluster: map[string]bool{}, local: map[string]bool{}}
 	var err error
 	if p.sockets, err = bpf.OpenSockets(config.BPFFSDir); err != nil {
 		return nil, fmt.Errorf("open service proxy: %w", err)
@@ -126,7 +127,7 @@ func (p *Proxy) start() error {
 	}
 	p.links = links
 	p.health = newHealthServers(p.log)
-	p.sweep = startSweep(p.packets.Flows, p.config.Flows, p.log)
+	p.sweep = startSweep(p.packets, p.config.Flows, p.log)
 	return nil
 }
 
@@ -189,7 +190,8 @@ func Reset(bpffsDir string) error {
 }
 
 // Set makes exactly these services served, apart from the local ones. It must not be called before all inputs have
-// synced, for it removes every other service, those of an earlier agent included. After an error, call it again.
+// synced, for it removes every other service, those of an earlier agent included. After an error, call it again. The
+// services must not be altered afterwards.
 func (p *Proxy) Set(ctx context.Context, all []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,40 +234,69 @@ func (p *Proxy) Publish(ctx context.Context, pod string, ports []HostPort) error
 	return p.SetLocal(ctx, s.Name, &s)
 }
 
+// SetDeadNodes takes the names of all nodes that look dead, as gossip has it; the others are taken for alive. Endpoints
+// on dead nodes get no more traffic, and established sockets and flows to them are ended at once; when a node returns,
+// all is as before. When all endpoints of a service look dead, they stay. Only what services with endpoints on nodes that
+// died or returned have is written. After an error the change is not lost: the next call of any kind carries it out.
+func (p *Proxy) SetDeadNodes(ctx context.Context, dead map[string]bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	touched, gone := p.wanted.setDead(dead)
+	plan := make([]change, 0, len(touched))
+	for _, name := range touched {
+		plan = append(plan, change{name: name, want: compile(p.wanted.services[name], p.wanted.dead)})
+	}
+	p.gone = append(p.gone, gone...)
+	return p.carryOutPlan(ctx, plan, false)
+}
+
 func (p *Proxy) applyLocked(ctx context.Context, changes []Change, group map[string]bool, full bool) error {
 	var plan []change
-	var gone []netip.AddrPort
 	for _, c := range changes {
 		next := change{name: c.Name}
 		delete(group, c.Name)
 		if c.Service != nil {
-			next.want = compile(c.Service)
+			next.want = compile(c.Service, p.wanted.dead)
 			group[c.Name] = true
 		}
-		gone = append(gone, p.followUDP(c)...)
+		p.gone = append(p.gone, p.wanted.replace(c)...)
 		plan = append(plan, next)
 	}
-	p.gone = append(p.gone, gone...)
 	unhealthy := p.health.apply(changes)
+	if err := p.carryOutPlan(ctx, plan, full); err != nil {
+		return errors.Join(err, unhealthy)
+	}
+	p.stats.Changes += uint64(len(changes))
+	return unhealthy
+}
+
+// carryOutPlan makes the maps fit the services of the plan, and all others too after a failure.
+func (p *Proxy) carryOutPlan(ctx context.Context, plan []change, full bool) error {
 	all := full || p.suspect
 	if p.suspect {
 		if err := p.reload(); err != nil {
-			return errors.Join(err, unhealthy)
+			// Nothing of the plan may be lost: the table is told, and the next call plans for all.
+			p.table.plan(plan, false)
+			return err
 		}
 		full = p.synced
 	}
 	if all {
 		plan = append(plan, p.allExcept(plan)...)
 	}
+	refused := len(p.table.refused)
 	writes := p.table.plan(plan, full)
+	if now := len(p.table.refused); now > refused {
+		p.log.Warn("too many services ask for Maglev, some are served at random", "sets", now, "limit", maglevSetsLimit)
+	}
 	if err := p.carryOut(ctx, writes); err != nil {
-		return errors.Join(err, unhealthy)
+		return err
 	}
 	p.stats.LastWrites = len(writes)
-	p.stats.Changes += uint64(len(changes))
 	p.stats.SocketsDestroyed += uint64(p.destroySockets(p.gone))
+	err := p.sweep.end(p.gone)
 	p.gone = nil
-	return unhealthy
+	return err
 }
 
 // carryOut executes writes in order; the first failure makes the maps suspect.
@@ -322,23 +353,6 @@ func (p *Proxy) allExcept(plan []change) []change {
 	return rest
 }
 
-// followUDP remembers a service's UDP endpoints and returns those that it lost.
-func (p *Proxy) followUDP(c Change) []netip.AddrPort {
-	now := udpEndpoints(c.Service)
-	var gone []netip.AddrPort
-	for addr := range p.udp[c.Name] {
-		if !now[addr] {
-			gone = append(gone, addr)
-		}
-	}
-	if len(now) == 0 {
-		delete(p.udp, c.Name)
-	} else {
-		p.udp[c.Name] = now
-	}
-	return gone
-}
-
 // Stats returns the counters as of now.
 func (p *Proxy) Stats() Stats {
 	p.mu.Lock()
@@ -346,6 +360,7 @@ func (p *Proxy) Stats() Stats {
 	s := p.stats
 	s.Frontends, s.Sets = len(p.table.state.Frontends), len(p.table.state.sets)
 	s.Flows, s.FlowsSwept = p.sweep.counts()
+	s.Random = len(p.table.refused)
 	s.Conflicts = p.table.conflicts()
 	s.Programs = map[string]uint64{}
 	for c := range bpf.CounterLimit {

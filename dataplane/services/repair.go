@@ -21,6 +21,8 @@ func repair(c *content) (State, []Write) {
 		state.sets[id] = set
 		writes = append(writes, fixes...)
 	}
+	writes = append(writes, repairEntries(&state, c)...)
+	writes = append(writes, repairSources(&state, c)...)
 	writes = append(writes, straySlots(&state, c)...)
 	writes = append(writes, strayMembers(&state, c)...)
 	return state, writes
@@ -67,6 +69,49 @@ func straySlots(state *State, c *content) []Write {
 	return writes
 }
 
+// repairEntries keeps the entries of Maglev tables that lead to a backend of their set. Where one is missing the programs
+// pick a slot, until the next plan fills it.
+func repairEntries(state *State, c *content) []Write {
+	slotOf := map[uint32]map[netip.AddrPort]Backend{}
+	for id, set := range state.sets {
+		if set.head.Algorithm != Maglev {
+			continue
+		}
+		slotOf[id] = map[netip.AddrPort]Backend{}
+		for _, b := range set.slots {
+			slotOf[id][b.Addr] = b
+		}
+	}
+	var writes []Write
+	for key, b := range c.entries {
+		if key.Index < maglevEntries && slotOf[key.Set][b.Addr] == b {
+			state.sets[key.Set].putEntry(int(key.Index), b)
+		} else {
+			writes = append(writes, Write{Verb: DeleteEntry, Set: key.Set, Index: key.Index, Backend: b})
+		}
+	}
+	slices.SortFunc(writes, compareWrites)
+	return writes
+}
+
+func repairSources(state *State, c *content) []Write {
+	var writes []Write
+	for key := range c.sources {
+		source := sourceOf(key)
+		set := state.sets[key.Set]
+		if set == nil {
+			writes = append(writes, Write{Verb: DeleteSource, Set: key.Set, Source: source})
+			continue
+		}
+		if set.sources == nil {
+			set.sources = map[netip.Prefix]bool{}
+		}
+		set.sources[source] = true
+	}
+	slices.SortFunc(writes, compareWrites)
+	return writes
+}
+
 func strayMembers(state *State, c *content) []Write {
 	var writes []Write
 	for key := range c.members {
@@ -81,5 +126,6 @@ func strayMembers(state *State, c *content) []Write {
 }
 
 func compareWrites(a, b Write) int {
-	return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Index, b.Index), a.Backend.Addr.Compare(b.Backend.Addr))
+	return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Index, b.Index), a.Backend.Addr.Compare(b.Backend.Addr),
+		comparePrefixes(a.Source, b.Source))
 }

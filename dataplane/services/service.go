@@ -30,8 +30,9 @@ func (p Protocol) String() string {
 // Algorithm says how a backend is chosen.
 type Algorithm uint8
 
-// The algorithms. Maglev and LeastConnections are named so that a service can ask for them; until the programs have
-// them, [Service.Check] refuses them with an [UnsupportedAlgorithm] and the service is served at random.
+// The algorithms. RoundRobin takes turns over all of the node's clients. Maglev goes by a hash of a flow's source, the
+// same on every node, that changes little when endpoints come and go; for a connection that starts on the node, the socket
+// is what is hashed. LeastConnections counts what this node has connected, and compares up to 16 endpoints.
 const (
 	Random Algorithm = iota
 	RoundRobin
@@ -47,16 +48,6 @@ func (a Algorithm) String() string {
 	return fmt.Sprintf("algorithm %d", uint8(a))
 }
 
-// UnsupportedAlgorithm reports an algorithm that the programs do not have.
-type UnsupportedAlgorithm struct {
-	Service   string
-	Algorithm Algorithm
-}
-
-func (e *UnsupportedAlgorithm) Error() string {
-	return fmt.Sprintf("service %s asks for algorithm %s, which the eBPF programs lack: served at random", e.Service, e.Algorithm)
-}
-
 // Service is what is wanted: addresses and ports, and the endpoints behind them.
 type Service struct {
 	// Name identifies the service; Kubernetes' ones are "namespace/name".
@@ -65,9 +56,12 @@ type Service struct {
 	Static bool
 
 	ClusterIPs []netip.Addr
-	// ExternalIPs are reached from outside as well: spec.externalIPs and the addresses of a load balancer.
-	ExternalIPs []netip.Addr
-	Ports       []Port
+	// ExternalIPs and LoadBalancerIPs are reached from outside as well.
+	ExternalIPs     []netip.Addr
+	LoadBalancerIPs []netip.Addr
+	// Sources are the clients that LoadBalancerIPs serve, nil for all. Others are dropped, pods and the node included.
+	Sources []netip.Prefix
+	Ports   []Port
 
 	Algorithm Algorithm
 	// AffinityTimeout keeps a client on its backend for so long after its last connection; 0 means no affinity.
@@ -77,14 +71,6 @@ type Service struct {
 	ExternalLocal bool
 	// HealthCheckPort answers load balancers whether this node has endpoints; 0 for none.
 	HealthCheckPort uint16
-}
-
-// Check reports what of the service cannot be served as asked; the service is served nonetheless.
-func (s *Service) Check() error {
-	if s.Algorithm > RoundRobin {
-		return &UnsupportedAlgorithm{Service: s.Name, Algorithm: s.Algorithm}
-	}
-	return nil
 }
 
 // Port is a port of a service.
@@ -107,6 +93,9 @@ type Endpoint struct {
 	// Serving and Terminating endpoints are used when none is ready.
 	Serving     bool
 	Terminating bool
+	// Node is the name of the node it runs on, "" if that is not known. What is known of nodes that died (see
+	// [Proxy.SetDeadNodes]) goes by it.
+	Node string
 	// Local endpoints run on this node.
 	Local bool
 	// Elsewhere endpoints are meant for clients of other zones or nodes (topology hints); only a traffic policy Local

@@ -13,6 +13,38 @@ type setState struct {
 	// headed is false before the head is first written and after it is deleted, while slots are there.
 	headed bool
 	slots  []Backend
+	// table is nil, or a Maglev table in which an entry may be missing; entries counts those that are there.
+	table   []Backend
+	entries int
+	sources map[netip.Prefix]bool
+}
+
+func (s *setState) entry(i int) Backend {
+	if i < len(s.table) {
+		return s.table[i]
+	}
+	return Backend{}
+}
+
+func (s *setState) putEntry(i int, b Backend) {
+	if s.table == nil {
+		s.table = make([]Backend, maglevEntries)
+	}
+	for _, change := range []struct {
+		entry Backend
+		by    int
+	}{{s.table[i], -1}, {b, 1}} {
+		if change.entry != (Backend{}) {
+			s.entries += change.by
+		}
+	}
+	if s.table[i] = b; s.entries == 0 {
+		s.table = nil
+	}
+}
+
+func (s *setState) isEmpty() bool {
+	return !s.headed && len(s.slots) == 0 && s.table == nil && len(s.sources) == 0
 }
 
 // State is the content of the maps, as far as services are concerned.
@@ -49,6 +81,24 @@ func (s *State) apply(w Write) {
 			}
 			s.forgetEmpty(w.Set, set)
 		}
+	case PutEntry:
+		s.set(w.Set).putEntry(int(w.Index), w.Backend)
+	case DeleteEntry:
+		if set := s.sets[w.Set]; set != nil && set.table != nil {
+			set.putEntry(int(w.Index), Backend{})
+			s.forgetEmpty(w.Set, set)
+		}
+	case PutSource:
+		set := s.set(w.Set)
+		if set.sources == nil {
+			set.sources = map[netip.Prefix]bool{}
+		}
+		set.sources[w.Source] = true
+	case DeleteSource:
+		if set := s.sets[w.Set]; set != nil {
+			delete(set.sources, w.Source)
+			s.forgetEmpty(w.Set, set)
+		}
 	case DeleteSet:
 		if set := s.sets[w.Set]; set != nil {
 			set.head, set.headed = Head{}, false
@@ -60,7 +110,7 @@ func (s *State) apply(w Write) {
 }
 
 func (s *State) forgetEmpty(id uint32, set *setState) {
-	if !set.headed && len(set.slots) == 0 {
+	if set.isEmpty() {
 		delete(s.sets, id)
 	}
 }
@@ -86,6 +136,8 @@ type table struct {
 	lastID uint32
 	// released are the sets whose removal the current plan contains already.
 	released []uint32
+	// tabled are the sets with a Maglev table, refused those that got none because there are too many.
+	tabled, refused map[setKey]bool
 }
 
 func newTable(state State) *table {
@@ -95,6 +147,8 @@ func newTable(state State) *table {
 		claims:   map[Frontend][]string{},
 		ids:      map[setKey]uint32{},
 		named:    map[uint32]setKey{},
+		tabled:   map[setKey]bool{},
+		refused:  map[setKey]bool{},
 	}
 	for id := range state.sets {
 		t.lastID = max(t.lastID, id)
@@ -125,15 +179,18 @@ func (t *table) plan(changes []change, full bool) []Write {
 	}
 	puts, deletes := t.planFrontends(slices.SortedFunc(maps.Keys(touched), compareFrontends))
 	writes = append(writes, deletes...)
+	var late []Write
 	for _, c := range changes {
 		if c.want == nil {
 			continue
 		}
 		for _, key := range slices.SortedFunc(maps.Keys(c.want.sets), compareSetKeys) {
-			writes = append(writes, t.planSet(key, c.want.sets[key])...)
+			now, later := t.planSet(key, c.want.sets[key])
+			writes, late = append(writes, now...), append(late, later...)
 		}
 	}
 	writes = append(writes, puts...)
+	writes = append(writes, late...)
 	for _, key := range dropped {
 		writes = append(writes, t.planDrop(key)...)
 	}
@@ -164,7 +221,7 @@ func (t *table) straySets() []Write {
 	var writes []Write
 	for _, id := range slices.Sorted(maps.Keys(t.state.sets)) {
 		if _, ok := t.named[id]; !ok && !slices.Contains(t.released, id) {
-			writes = append(writes, planDelete(id, t.state.sets[id].slots)...)
+			writes = append(writes, planDelete(id, t.state.sets[id])...)
 		}
 	}
 	return writes
@@ -265,13 +322,30 @@ func (t *table) owner(f Frontend) string {
 	return best
 }
 
-func (t *table) planSet(key setKey, want wantedSet) []Write {
+func (t *table) planSet(key setKey, want wantedSet) (writes, late []Write) {
 	id := t.idFor(key)
 	current := t.state.sets[id]
 	if current == nil {
-		return planSet(id, nil, Head{}, false, want)
+		current = &setState{}
 	}
-	return planSet(id, current.slots, current.head, current.headed, want)
+	return planSet(id, current, t.admit(key, want))
+}
+
+// admit lets a set have its Maglev table unless there are too many.
+func (t *table) admit(key setKey, want wantedSet) wantedSet {
+	if want.head.Algorithm != Maglev {
+		delete(t.tabled, key)
+		delete(t.refused, key)
+		return want
+	}
+	if t.tabled[key] || len(t.tabled) < maglevSetsLimit {
+		t.tabled[key] = true
+		delete(t.refused, key)
+		return want
+	}
+	t.refused[key] = true
+	want.head.Algorithm, want.table = Random, nil
+	return want
 }
 
 // planFrontends separates what is put, which waits for its sets, from what is deleted, which goes before they change.
@@ -286,7 +360,7 @@ func (t *table) planFrontends(frontends []Frontend) (puts, deletes []Write) {
 			continue
 		}
 		want := t.services[owner].frontends[f]
-		target := Target{Inner: t.idFor(want.inner), Outer: t.idFor(want.outer)}
+		target := Target{Inner: t.idFor(want.inner), Outer: t.idFor(want.outer), Guarded: want.guarded}
 		if !exists || current != target {
 			puts = append(puts, Write{Verb: PutFrontend, Frontend: f, Target: target})
 		}
@@ -301,12 +375,14 @@ func (t *table) planDrop(key setKey) []Write {
 	}
 	delete(t.ids, key)
 	delete(t.named, id)
+	delete(t.tabled, key)
+	delete(t.refused, key)
 	current := t.state.sets[id]
 	if current == nil {
 		return nil
 	}
 	t.released = append(t.released, id)
-	return planDelete(id, current.slots)
+	return planDelete(id, current)
 }
 
 // conflicts lists the frontends that more than one service wants.
@@ -330,21 +406,4 @@ func compareSetKeys(a, b setKey) int {
 	}
 	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.port, b.port), cmp.Compare(a.protocol, b.protocol),
 		cmp.Compare(v6(a), v6(b)), cmp.Compare(a.scope, b.scope))
-}
-
-// udpEndpoints lists the distinct addresses of a service's UDP endpoints, terminating ones included.
-func udpEndpoints(s *Service) map[netip.AddrPort]bool {
-	out := map[netip.AddrPort]bool{}
-	if s == nil {
-		return out
-	}
-	for _, p := range s.Ports {
-		if p.Protocol != UDP {
-			continue
-		}
-		for _, e := range p.Endpoints {
-			out[netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())] = true
-		}
-	}
-	return out
 }

@@ -18,7 +18,17 @@
 // A set can shrink between the read of its size and the read of a slot: pick again, this often at most.
 #define PICK_ATTEMPTS 3
 
-enum algorithm { ALGORITHM_RANDOM = 0, ALGORITHM_ROUND_ROBIN = 1 };
+// The size of a Maglev table, a prime. An entry that is missing leads to a slot at random.
+#define MAGLEV_ENTRIES 1021
+// Least connections compares all backends of a set up to so many, and so many neighbours of a larger one.
+#define LEAST_COMPARED 16
+
+enum algorithm {
+	ALGORITHM_RANDOM = 0,
+	ALGORITHM_ROUND_ROBIN = 1,
+	ALGORITHM_MAGLEV = 2,
+	ALGORITHM_LEAST_CONNECTIONS = 3,
+};
 
 enum set_flags {
 	// With no backend here although the service has some elsewhere: drop instead of refusing.
@@ -28,6 +38,13 @@ enum set_flags {
 enum slot_flags {
 	// The backend runs on this node: packets to it need no change of source.
 	SLOT_LOCAL = 1 << 0,
+	// What was picked is to be counted as a connection. It stands in no map.
+	SLOT_COUNTED = 1 << 15,
+};
+
+enum frontend_flags {
+	// Only clients of the sources that are listed for the outer set are served.
+	FRONTEND_GUARDED = 1 << 0,
 };
 
 enum counter {
@@ -60,6 +77,14 @@ struct endpoint {
 struct frontend {
 	__u32 inner_set;
 	__u32 outer_set;
+	__u32 flags;
+};
+
+// A range of addresses: set is part of the prefix, so prefix_bits begins at 32.
+struct source_key {
+	__u32 prefix_bits;
+	__u32 set;
+	__u32 addr[4];
 };
 
 struct set {
@@ -108,6 +133,8 @@ struct affinity {
 struct peer {
 	struct endpoint asked;
 	struct endpoint reached;
+	// 1 while the socket counts as a connection of what it reaches.
+	__u32 counted;
 };
 
 struct socket_key {
@@ -130,6 +157,8 @@ enum flow_flags {
 	FLOW_BACKEND_FIN = 1 << 1,
 	FLOW_RESET = 1 << 2,
 	FLOW_ANSWERED = 1 << 3,
+	// The flow counts as a connection of its backend.
+	FLOW_COUNTED = 1 << 4,
 };
 
 // A flow's other form: packets that match the key leave as `rewritten`. set is 0 in the entry of the way back, which is
@@ -213,6 +242,42 @@ struct {
 	__type(value, struct member);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } pv_members SEC(".maps");
+
+// Maglev tables: which backend an entry of a set's table leads to.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 524288);
+	__type(key, struct slot_key);
+	__type(value, struct slot);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pv_tables SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct source_key);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pv_sources SEC(".maps");
+
+// How many connections a backend has: of sockets, and of flows of packets. Only sets that go by it are counted.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct endpoint);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pv_socket_load SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct endpoint);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pv_flow_load SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -329,9 +394,92 @@ static __always_inline __u32 next_turn(__u32 set)
 	return 0;
 }
 
+static __always_inline int is_allowed(__u32 set, const __u32 *addr)
+{
+	struct source_key key = { .prefix_bits = 32 + 128, .set = set };
+	copy_addr(key.addr, addr);
+	return bpf_map_lookup_elem(&pv_sources, &key) != 0;
+}
+
+static __always_inline void load_add(void *map, const struct endpoint *backend)
+{
+	__u32 *load = bpf_map_lookup_elem(map, backend);
+	if (load) {
+		__sync_fetch_and_add(load, 1);
+		return;
+	}
+	__u32 first = 1;
+	bpf_map_update_elem(map, backend, &first, BPF_NOEXIST);
+}
+
+static __always_inline void load_drop(void *map, const struct endpoint *backend)
+{
+	__u32 *load = bpf_map_lookup_elem(map, backend);
+	if (load && *load)
+		__sync_fetch_and_add(load, -1);
+}
+
+static __always_inline __u32 load_of(const struct slot *slot, __u8 proto)
+{
+	struct endpoint backend = { .port = slot->port, .proto = proto };
+	copy_addr(backend.addr, slot->addr);
+	__u32 *sockets = bpf_map_lookup_elem(&pv_socket_load, &backend);
+	__u32 *flows = bpf_map_lookup_elem(&pv_flow_load, &backend);
+	return (sockets ? *sockets : 0) + (flows ? *flows : 0);
+}
+
+// mix folds a word into a hash.
+static __always_inline __u32 mix(__u32 hash, __u32 word)
+{
+	hash ^= word * 0xcc9e2d51;
+	hash = (hash << 13) | (hash >> 19);
+	hash = hash * 5 + 0xe6546b64;
+	hash ^= hash >> 16;
+	hash *= 0x85ebca6b;
+	return hash ^ (hash >> 13);
+}
+
 enum picked { PICKED_NONE = 0, PICKED_DROP, PICKED_ONE };
 
-static __always_inline int pick_slot(__u32 set_id, struct slot *out)
+// asking is what a pick goes by besides the set.
+struct asking {
+	// The client as affinity knows it.
+	__u32 client[4];
+	// What makes this connection different from others of the client.
+	__u32 hash;
+	__u8 proto;
+};
+
+// pick_least takes the backend with the fewest connections, beginning anywhere so that equal ones get equal shares.
+static __always_inline int pick_least(__u32 set_id, __u32 size, __u8 proto, struct slot *out)
+{
+	__u32 start = bpf_get_prandom_u32() % size, least = ~0U;
+	for (__u32 i = 0; i < LEAST_COMPARED && i < size; i++) {
+		struct slot_key key = { .set = set_id, .index = (start + i) % size };
+		struct slot *slot = bpf_map_lookup_elem(&pv_slots, &key);
+		if (!slot)
+			continue;
+		__u32 load = load_of(slot, proto);
+		if (load >= least)
+			continue;
+		least = load;
+		*out = *slot;
+		if (!load)
+			break;
+	}
+	return least != ~0U;
+}
+
+static __always_inline int pick_at(void *map, __u32 set_id, __u32 index, struct slot *out)
+{
+	struct slot_key key = { .set = set_id, .index = index };
+	struct slot *slot = bpf_map_lookup_elem(map, &key);
+	if (slot)
+		*out = *slot;
+	return slot != 0;
+}
+
+static __always_inline int pick_slot(__u32 set_id, const struct asking *asking, struct slot *out)
 {
 	for (int attempt = 0; attempt < PICK_ATTEMPTS; attempt++) {
 		struct set *set = bpf_map_lookup_elem(&pv_sets, &set_id);
@@ -340,39 +488,45 @@ static __always_inline int pick_slot(__u32 set_id, struct slot *out)
 		__u32 size = set->count;
 		if (!size)
 			return set->flags & SET_DROP_WHEN_EMPTY ? PICKED_DROP : PICKED_NONE;
-		__u32 turn = set->algorithm == ALGORITHM_ROUND_ROBIN ? next_turn(set_id) : bpf_get_prandom_u32();
-		struct slot_key key = { .set = set_id, .index = turn % size };
-		struct slot *slot = bpf_map_lookup_elem(&pv_slots, &key);
-		if (slot) {
-			*out = *slot;
+		if (set->algorithm == ALGORITHM_MAGLEV && pick_at(&pv_tables, set_id, asking->hash % MAGLEV_ENTRIES, out))
 			return PICKED_ONE;
-		}
+		if (set->algorithm == ALGORITHM_LEAST_CONNECTIONS && pick_least(set_id, size, asking->proto, out))
+			return PICKED_ONE;
+		__u32 turn = set->algorithm == ALGORITHM_ROUND_ROBIN ? next_turn(set_id) : bpf_get_prandom_u32();
+		if (pick_at(&pv_slots, set_id, turn % size, out))
+			return PICKED_ONE;
 	}
 	return PICKED_NONE;
 }
 
 // pick chooses a backend of the set for a client; the client keeps it while the set asks for affinity.
-static __always_inline int pick(__u32 set_id, const __u32 *client, struct slot *out)
+static __always_inline int pick(__u32 set_id, const struct asking *asking, struct slot *out)
 {
 	struct set *set = bpf_map_lookup_elem(&pv_sets, &set_id);
 	if (!set)
 		return PICKED_NONE;
-	if (!set->affinity_seconds)
-		return pick_slot(set_id, out);
+	__u16 counted = set->algorithm == ALGORITHM_LEAST_CONNECTIONS ? SLOT_COUNTED : 0;
+	int result = PICKED_ONE;
+	if (!set->affinity_seconds) {
+		result = pick_slot(set_id, asking, out);
+		out->flags |= counted;
+		return result;
+	}
 
 	__u64 now = bpf_ktime_get_ns();
 	struct affinity_key key = { .set = set_id };
-	copy_addr(key.client, client);
+	copy_addr(key.client, asking->client);
 	struct affinity *last = bpf_map_lookup_elem(&pv_affinity, &key);
 	if (last && now - last->seen_ns < set->affinity_seconds * NS_PER_SECOND && is_member(set_id, &last->backend)) {
 		*out = last->backend;
 		last->seen_ns = now;
-		return PICKED_ONE;
+	} else {
+		result = pick_slot(set_id, asking, out);
+		if (result == PICKED_ONE) {
+			struct affinity fresh = { .seen_ns = now, .backend = *out };
+			bpf_map_update_elem(&pv_affinity, &key, &fresh, BPF_ANY);
+		}
 	}
-	int result = pick_slot(set_id, out);
-	if (result == PICKED_ONE) {
-		struct affinity fresh = { .seen_ns = now, .backend = *out };
-		bpf_map_update_elem(&pv_affinity, &key, &fresh, BPF_ANY);
-	}
+	out->flags |= counted;
 	return result;
 }

@@ -157,16 +157,21 @@ static __noinline int forward(struct __sk_buff *skb, struct packet *p)
 	return leave(skb, p, link);
 }
 
-static __always_inline int open_flow(struct __sk_buff *skb, struct packet *p, __u32 set_id, const struct slot *backend)
+// open_flow records a flow of a packet to the backend that was picked for it, p->to; it returns 0 if it could.
+static __noinline int open_flow(struct packet *p, __u32 set_id)
 {
+	if (!p)
+		return -1;
+	const struct slot *backend = &p->backend;
 	struct settings *settings = load_settings();
 	if (!settings)
-		return TC_ACT_SHOT;
+		return -1;
 	p->forth.set = set_id;
 	p->forth.rewritten = p->tuple;
 	copy_addr(p->forth.rewritten.daddr, backend->addr);
 	p->forth.rewritten.dport = backend->port;
 	p->back.seen_ns = bpf_ktime_get_ns();
+	p->back.flags = backend->flags & SLOT_COUNTED ? FLOW_COUNTED : 0;
 	invert(&p->tuple, &p->back.rewritten);
 
 	// A distant backend must answer through this node; a pod that reaches itself must not see its own address.
@@ -181,13 +186,18 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct packet *p, __
 			copy_addr(p->forth.rewritten.saddr, p->v4 ? settings->nat4 : settings->nat6);
 		if (change_source(p) < 0) {
 			count(COUNTER_FLOW_EXHAUSTED);
-			return TC_ACT_SHOT;
+			return -1;
 		}
 	}
 	bpf_map_update_elem(&pv_flows, &p->tuple, &p->forth, BPF_ANY);
 	count(COUNTER_FLOW_OPENED);
+	if (p->back.flags & FLOW_COUNTED) {
+		struct endpoint counted = { .port = backend->port, .proto = p->tuple.proto };
+		copy_addr(counted.addr, backend->addr);
+		load_add(&pv_flow_load, &counted);
+	}
 	p->to = p->forth.rewritten;
-	return forward(skb, p);
+	return 0;
 }
 
 // note keeps the state of a flow in its way back.
@@ -197,9 +207,16 @@ static __always_inline void note(struct flow *back, const struct packet *p, __u3
 		flags |= fin;
 	if (p->tcp_flags & TCP_RST)
 		flags |= FLOW_RESET;
-	if ((back->flags & flags) != flags)
-		__sync_fetch_and_or(&back->flags, flags);
 	back->seen_ns = bpf_ktime_get_ns();
+	if ((back->flags & flags) == flags)
+		return;
+	__sync_fetch_and_or(&back->flags, flags);
+	if (!is_closed(back) || !(__sync_fetch_and_and(&back->flags, ~FLOW_COUNTED) & FLOW_COUNTED))
+		return;
+	int from_backend = fin == FLOW_BACKEND_FIN;
+	struct endpoint backend = { .port = from_backend ? p->tuple.sport : p->to.dport, .proto = p->tuple.proto };
+	copy_addr(backend.addr, from_backend ? p->tuple.saddr : p->to.daddr);
+	load_drop(&pv_flow_load, &backend);
 }
 
 // goes_on reports whether a packet of a client belongs to the flow that is known by its tuple, rather than to a new one.
@@ -256,6 +273,19 @@ static __always_inline int refuse(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
+// pick_for picks a backend for the client of a packet, p->backend.
+static __noinline int pick_for(struct packet *p, __u32 set_id)
+{
+	if (!p)
+		return PICKED_NONE;
+	// The same on every node, so that a flow which changes its way in keeps its backend with Maglev.
+	struct asking asking = { .proto = p->tuple.proto, .hash = mix(p->tuple.proto, (__u32)p->tuple.sport) };
+	copy_addr(asking.client, p->tuple.saddr);
+	for (int i = 0; i < 4; i++)
+		asking.hash = mix(asking.hash, asking.client[i]);
+	return pick(set_id, &asking, &p->backend);
+}
+
 static __always_inline int serve(struct __sk_buff *skb, struct packet *p, int from_outside)
 {
 	struct endpoint asked = { .port = p->tuple.dport, .proto = p->tuple.proto };
@@ -263,14 +293,17 @@ static __always_inline int serve(struct __sk_buff *skb, struct packet *p, int fr
 	struct frontend *frontend = find_frontend(&asked, 0);
 	if (!frontend)
 		return -1;
+	if ((frontend->flags & FRONTEND_GUARDED) && !is_allowed(frontend->outer_set, p->tuple.saddr)) {
+		count(COUNTER_SOURCE_DENIED);
+		return TC_ACT_SHOT;
+	}
 	__u32 set_id = from_outside ? frontend->outer_set : frontend->inner_set;
 	// Only a SYN opens a TCP flow: the rest of an unknown one is refused.
 	if (p->tuple.proto == IPPROTO_TCP && !opens(p))
 		return p->tcp_flags & TCP_RST ? TC_ACT_SHOT : refuse(skb);
-	struct slot backend = {};
-	int picked = pick(set_id, p->tuple.saddr, &backend);
+	int picked = pick_for(p, set_id);
 	if (picked == PICKED_ONE)
-		return open_flow(skb, p, set_id, &backend);
+		return open_flow(p, set_id) ? TC_ACT_SHOT : forward(skb, p);
 	if (picked == PICKED_DROP) {
 		count(COUNTER_FLOW_DROPPED);
 		return TC_ACT_SHOT;

@@ -44,6 +44,7 @@ struct packet {
 	struct quote quote;
 	struct tuple key;
 	struct tuple original;
+	struct slot backend;
 };
 
 struct {

@@ -73,22 +73,51 @@ static __always_inline void write6(struct bpf_sock_addr *ctx, const __u32 *addr,
 	ctx->user_port = port;
 }
 
-static __always_inline struct frontend *asked_frontend(struct bpf_sock_addr *ctx, const struct endpoint *asked,
-						       __u64 *netns)
+enum asked { ASKED_OTHER = 0, ASKED_SERVICE, ASKED_DENIED };
+
+// ask finds what a socket asks for: a service, something else, or a service that is not for it.
+static __always_inline int ask(struct bpf_sock_addr *ctx, const struct endpoint *asked, __u64 *netns,
+			       struct frontend **frontend)
 {
 	*netns = bpf_get_netns_cookie(ctx);
 	struct settings *settings = load_settings();
 	if (!settings)
-		return 0;
-	return find_frontend(asked, *netns == settings->host_netns);
+		return ASKED_OTHER;
+	int on_host = *netns == settings->host_netns;
+	struct frontend *found = find_frontend(asked, on_host);
+	if (!found)
+		return ASKED_OTHER;
+	if (found->flags & FRONTEND_GUARDED) {
+		// A pod's address shows on its packets only: the program on its link decides.
+		if (!on_host)
+			return ASKED_OTHER;
+		if (!is_allowed(found->outer_set, is_v4(asked->addr) ? settings->nat4 : settings->nat6)) {
+			count(COUNTER_SOURCE_DENIED);
+			return ASKED_DENIED;
+		}
+	}
+	*frontend = found;
+	return ASKED_SERVICE;
 }
 
-static __always_inline int choose(struct frontend *frontend, __u64 netns, struct slot *backend)
+static __always_inline int choose(struct bpf_sock_addr *ctx, struct frontend *frontend, __u64 netns, __u8 proto,
+				  struct slot *backend)
 {
-	__u32 client[4] = { (__u32)netns, (__u32)(netns >> 32), 0, 0 };
-	int picked = pick(frontend->inner_set, client, backend);
+	struct asking asking = { .client = { (__u32)netns, (__u32)(netns >> 32), 0, 0 }, .proto = proto };
+	// The port is not known yet, but the socket is the connection.
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	asking.hash = mix(mix((__u32)netns, (__u32)cookie), (__u32)(cookie >> 32));
+	int picked = pick(frontend->inner_set, &asking, backend);
 	count(picked == PICKED_ONE ? COUNTER_SOCKET_TRANSLATED : COUNTER_SOCKET_REFUSED);
 	return picked == PICKED_ONE;
+}
+
+static __always_inline void uncount(struct peer *peer)
+{
+	if (!peer->counted)
+		return;
+	peer->counted = 0;
+	load_drop(&pv_socket_load, &peer->reached);
 }
 
 static __always_inline int refuse(void)
@@ -99,26 +128,46 @@ static __always_inline int refuse(void)
 
 static __always_inline int forget_peer(struct bpf_sock_addr *ctx)
 {
-	if (ctx->sk)
+	if (!ctx->sk)
+		return ALLOW;
+	struct peer *peer = bpf_sk_storage_get(&pv_peers, ctx->sk, 0, 0);
+	if (peer) {
+		uncount(peer);
 		bpf_sk_storage_delete(&pv_peers, ctx->sk);
+	}
 	return ALLOW;
 }
 
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct endpoint *asked, struct slot *backend)
 {
 	__u64 netns;
-	struct frontend *frontend = asked_frontend(ctx, asked, &netns);
-	if (!frontend)
-		return -1;
-	if (!choose(frontend, netns, backend))
+	struct frontend *frontend = 0;
+	int what = ask(ctx, asked, &netns, &frontend);
+	if (what != ASKED_SERVICE || !frontend)
+		return what == ASKED_DENIED ? DENY : -1;
+	if (!choose(ctx, frontend, netns, asked->proto, backend))
 		return refuse();
 	struct peer *peer = ctx->sk ? bpf_sk_storage_get(&pv_peers, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
 	if (peer) {
+		uncount(peer);
 		peer->asked = *asked;
 		copy_addr(peer->reached.addr, backend->addr);
 		peer->reached.port = backend->port;
 		peer->reached.proto = asked->proto;
+		if (backend->flags & SLOT_COUNTED) {
+			peer->counted = 1;
+			load_add(&pv_socket_load, &peer->reached);
+		}
 	}
+	return ALLOW;
+}
+
+SEC("cgroup/sock_release")
+int pv_release(struct bpf_sock *ctx)
+{
+	struct peer *peer = bpf_sk_storage_get(&pv_peers, ctx, 0, 0);
+	if (peer)
+		uncount(peer);
 	return ALLOW;
 }
 
@@ -153,9 +202,10 @@ int pv_connect6(struct bpf_sock_addr *ctx)
 static __always_inline int send_to(struct bpf_sock_addr *ctx, struct endpoint *asked, struct slot *backend)
 {
 	__u64 netns;
-	struct frontend *frontend = asked_frontend(ctx, asked, &netns);
-	if (!frontend)
-		return -1;
+	struct frontend *frontend = 0;
+	int what = ask(ctx, asked, &netns, &frontend);
+	if (what != ASKED_SERVICE || !frontend)
+		return what == ASKED_DENIED ? DENY : -1;
 	struct socket_key key = { .cookie = bpf_get_socket_cookie(ctx), .remote = *asked };
 	struct slot *last = bpf_map_lookup_elem(&pv_datagrams, &key);
 	if (last && is_member(frontend->inner_set, last)) {
@@ -163,7 +213,7 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct endpoint *a
 		count(COUNTER_SOCKET_TRANSLATED);
 		return ALLOW;
 	}
-	if (!choose(frontend, netns, backend))
+	if (!choose(ctx, frontend, netns, asked->proto, backend))
 		return refuse();
 	bpf_map_update_elem(&pv_datagrams, &key, backend, BPF_ANY);
 	struct socket_key answer = { .cookie = key.cookie };

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	netutils "k8s.io/utils/net"
 
 	"github.com/podvine/podvine/dataplane/services"
 )
@@ -37,11 +38,11 @@ func convert(s *corev1.Service, slices []*discoveryv1.EndpointSlice, here place)
 	out := services.Service{
 		Name:          s.Namespace + "/" + s.Name,
 		ClusterIPs:    parseAddrs(clusterIPs(s)),
-		ExternalIPs:   externalIPs(s),
-		Algorithm:     algorithm(s.Annotations[AlgorithmAnnotation]),
+		ExternalIPs:   parseAddrs(s.Spec.ExternalIPs),
 		InternalLocal: s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}
+	out.Algorithm, _ = algorithm(s.Annotations[AlgorithmAnnotation])
 	if s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		out.AffinityTimeout = affinityDefault
 		if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
@@ -49,6 +50,7 @@ func convert(s *corev1.Service, slices []*discoveryv1.EndpointSlice, here place)
 		}
 	}
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		out.LoadBalancerIPs, out.Sources = loadBalancerIPs(s), sources(s)
 		out.HealthCheckPort = uint16(s.Spec.HealthCheckNodePort)
 	}
 	for _, p := range s.Spec.Ports {
@@ -70,11 +72,8 @@ func clusterIPs(s *corev1.Service) []string {
 	return []string{s.Spec.ClusterIP}
 }
 
-func externalIPs(s *corev1.Service) []netip.Addr {
-	addrs := parseAddrs(s.Spec.ExternalIPs)
-	if s.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		return addrs
-	}
+func loadBalancerIPs(s *corev1.Service) []netip.Addr {
+	var addrs []netip.Addr
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
 		// With mode Proxy the load balancer wants to see the traffic of the cluster too.
 		if ingress.IPMode == nil || *ingress.IPMode == corev1.LoadBalancerIPModeVIP {
@@ -82,6 +81,27 @@ func externalIPs(s *corev1.Service) []netip.Addr {
 		}
 	}
 	return addrs
+}
+
+// sources are the ranges that may use the load balancer's addresses; nil for everyone. The API checks what they look like;
+// one that does not parse lets nobody in.
+func sources(s *corev1.Service) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range s.Spec.LoadBalancerSourceRanges {
+		if out == nil {
+			out = []netip.Prefix{}
+		}
+		// The API takes forms that net/netip does not, of old objects.
+		_, network, err := netutils.ParseCIDRSloppy(strings.TrimSpace(text))
+		if err != nil {
+			continue
+		}
+		if addr, ok := netip.AddrFromSlice(network.IP); ok {
+			bits, _ := network.Mask.Size()
+			out = append(out, netip.PrefixFrom(addr.Unmap(), bits))
+		}
+	}
+	return out
 }
 
 func parseAddrs(texts []string) []netip.Addr {
@@ -94,13 +114,17 @@ func parseAddrs(texts []string) []netip.Addr {
 	return out
 }
 
-func algorithm(name string) services.Algorithm {
+// algorithm reads the annotation; false for a name that there is not.
+func algorithm(name string) (services.Algorithm, bool) {
+	if name == "" {
+		return services.Random, true
+	}
 	for a := services.Random; a <= services.LeastConnections; a++ {
 		if a.String() == strings.ToLower(name) {
-			return a
+			return a, true
 		}
 	}
-	return services.Random
+	return services.Random, false
 }
 
 func protocolOf(p corev1.Protocol) (services.Protocol, bool) {
@@ -133,12 +157,17 @@ func endpoints(port *corev1.ServicePort, all []*discoveryv1.EndpointSlice, here 
 				continue
 			}
 			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+			node := ""
+			if e.NodeName != nil {
+				node = *e.NodeName
+			}
 			out = append(out, services.Endpoint{
+				Node:        node,
 				Addr:        netip.AddrPortFrom(addr.Unmap(), number),
 				Ready:       ready,
 				Serving:     e.Conditions.Serving == nil && ready || e.Conditions.Serving != nil && *e.Conditions.Serving,
 				Terminating: e.Conditions.Terminating != nil && *e.Conditions.Terminating,
-				Local:       e.NodeName != nil && *e.NodeName == here.node,
+				Local:       node != "" && node == here.node,
 			})
 			hints = append(hints, e.Hints)
 		}

@@ -2,11 +2,11 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/dataplane/dns"
 	"github.com/podvine/podvine/dataplane/services"
@@ -28,6 +29,8 @@ const (
 	// retryMin and retryMax bound the pause after a failure to hand on.
 	retryMin = 50 * time.Millisecond
 	retryMax = 5 * time.Second
+	// eventReason is that of events which say what is not served as asked.
+	eventReason = "NotServedAsAsked"
 )
 
 // Proxy takes services; [services.Proxy] is one.
@@ -49,7 +52,9 @@ type Config struct {
 	NodeName string
 	Proxy    Proxy
 	// Names may be nil.
-	Names  Names
+	Names Names
+	// Events tells users what of a service is not served as asked; it may be nil.
+	Events record.EventRecorder
 	Logger *slog.Logger
 }
 
@@ -328,24 +333,44 @@ func (s *Source) behind(key string) ([]*discoveryv1.EndpointSlice, error) {
 	return out, nil
 }
 
-// complain logs, once, what of a service is not served as asked.
+// complain says once, in the log and as an event of the service, what of it is not served as asked.
 func (s *Source) complain(object *corev1.Service, service *services.Service) {
-	problems := []error{service.Check()}
-	for _, p := range object.Spec.Ports {
-		if _, ok := protocolOf(p.Protocol); !ok {
-			problems = append(problems, fmt.Errorf("port %d: protocol %s is not served", p.Port, p.Protocol))
-		}
+	message := strings.Join(unserved(object), "; ")
+	if message == s.complained[service.Name] {
+		return
 	}
-	if len(object.Spec.LoadBalancerSourceRanges) > 0 {
-		problems = append(problems, errors.New("loadBalancerSourceRanges are not enforced"))
-	}
-	err := errors.Join(problems...)
-	if err == nil {
+	if message == "" {
 		delete(s.complained, service.Name)
 		return
 	}
-	if s.complained[service.Name] != err.Error() {
-		s.complained[service.Name] = err.Error()
-		s.config.Logger.Warn("service is not served as asked", "service", service.Name, "err", err)
+	s.complained[service.Name] = message
+	s.config.Logger.Warn("service is not served as asked", "service", service.Name, "problem", message)
+	if s.config.Events != nil && s.speaks() {
+		s.config.Events.Event(object, corev1.EventTypeWarning, eventReason, message)
 	}
+}
+
+// speaks reports whether this node is the one that makes events of services: all would say the same.
+func (s *Source) speaks() bool {
+	nodes, err := s.nodes.List(labels.Everything())
+	if err != nil {
+		return true
+	}
+	return !slices.ContainsFunc(nodes, func(n *corev1.Node) bool { return n.Name < s.config.NodeName })
+}
+
+// unserved names the fields of a service that do not work.
+func unserved(object *corev1.Service) []string {
+	var out []string
+	for i, p := range object.Spec.Ports {
+		if _, ok := protocolOf(p.Protocol); !ok {
+			out = append(out, fmt.Sprintf("spec.ports[%d].protocol: %s is not served, only TCP and UDP are", i, p.Protocol))
+		}
+	}
+	if name := object.Annotations[AlgorithmAnnotation]; name != "" {
+		if _, ok := algorithm(name); !ok {
+			out = append(out, fmt.Sprintf("metadata.annotations[%s]: there is no %q, served at random", AlgorithmAnnotation, name))
+		}
+	}
+	return out
 }

@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/dataplane/dns"
 	"github.com/podvine/podvine/dataplane/services"
@@ -144,7 +146,7 @@ func TestSourceFollowsTheCluster(t *testing.T) {
 		factory.Shutdown()
 	})
 	factory.Start(ctx.Done())
-	want := []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.0.5:8080"), Ready: true, Serving: true, Local: true}}
+	want := []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.0.5:8080"), Ready: true, Serving: true, Node: "here", Local: true}}
 	r.eventually(t, "served", func() bool {
 		s := r.services["default/web"]
 		return r.sets == 1 && len(s.Ports) == 1 && slices.Equal(s.Ports[0].Endpoints, want) && len(r.names["default/web"].ClusterIPs) == 2
@@ -156,7 +158,7 @@ func TestSourceFollowsTheCluster(t *testing.T) {
 	if _, err := client.DiscoveryV1().EndpointSlices("default").Update(ctx, webSlice("there", "10.244.1.6"), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	want = []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.1.6:8080"), Ready: true, Serving: true}}
+	want = []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.1.6:8080"), Ready: true, Serving: true, Node: "there"}}
 	r.eventually(t, "moved", func() bool { return slices.Equal(r.services["default/web"].Ports[0].Endpoints, want) })
 
 	if err := client.CoreV1().Services("default").Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
@@ -173,6 +175,7 @@ func TestConvert(t *testing.T) {
 	object.Annotations = map[string]string{AlgorithmAnnotation: "round-robin"}
 	object.Spec.Type = corev1.ServiceTypeLoadBalancer
 	object.Spec.ExternalIPs = []string{"192.0.2.7"}
+	object.Spec.LoadBalancerSourceRanges = []string{"10.0.0.1/8", " fd00::/8"}
 	object.Spec.HealthCheckNodePort = 32000
 	object.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 	object.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
@@ -182,12 +185,54 @@ func TestConvert(t *testing.T) {
 	got := convert(object, nil, place{node: "here"})
 	want := services.Service{
 		Name: "default/web", ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.80"), netip.MustParseAddr("fd00::80")},
-		ExternalIPs: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.8")},
-		Ports:       []services.Port{{Name: "http", Protocol: services.TCP, Port: 80, NodePort: 30080}},
-		Algorithm:   services.RoundRobin, AffinityTimeout: time.Minute, InternalLocal: true, ExternalLocal: true, HealthCheckPort: 32000,
+		ExternalIPs: []netip.Addr{netip.MustParseAddr("192.0.2.7")}, LoadBalancerIPs: []netip.Addr{netip.MustParseAddr("192.0.2.8")},
+		Sources:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+		Ports:     []services.Port{{Name: "http", Protocol: services.TCP, Port: 80, NodePort: 30080}},
+		Algorithm: services.RoundRobin, AffinityTimeout: time.Minute, InternalLocal: true, ExternalLocal: true, HealthCheckPort: 32000,
 	}
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("converted to\n%+v, want\n%+v", got, want)
+	}
+}
+
+func TestWhatIsNotServedIsSaidOnceByOneNode(t *testing.T) {
+	object := webObject()
+	object.Annotations = map[string]string{AlgorithmAnnotation: "fairest"}
+	object.Spec.Ports = append(object.Spec.Ports, corev1.ServicePort{Name: "sctp", Protocol: corev1.ProtocolSCTP, Port: 81})
+	for _, test := range []struct {
+		node   string
+		events int
+	}{{"a", 1}, {"b", 0}} {
+		client := fake.NewClientset(object, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}})
+		factory := informers.NewSharedInformerFactory(client, 0)
+		events := record.NewFakeRecorder(10)
+		source, err := New(Config{Informers: factory, NodeName: test.node, Proxy: &recorder{}, Events: events, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		factory.Start(ctx.Done())
+		if !cache.WaitForCacheSync(ctx.Done(), source.synced...) {
+			t.Fatal("no sync")
+		}
+		for range 2 {
+			if err := source.full(ctx, place{node: test.node}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		factory.Shutdown()
+		if got := len(events.Events); got != test.events {
+			t.Fatalf("node %s made %d events, want %d", test.node, got, test.events)
+		}
+		if test.events == 0 {
+			continue
+		}
+		want := "Warning NotServedAsAsked spec.ports[1].protocol: SCTP is not served, only TCP and UDP are; " +
+			"metadata.annotations[podvine.io/load-balancing]: there is no \"fairest\", served at random"
+		if got := <-events.Events; got != want {
+			t.Errorf("event %q, want %q", got, want)
+		}
 	}
 }
 
