@@ -63,32 +63,37 @@ type side struct {
 	parent uint32 // of the filter, on kernels without TCX
 }
 
-func sides() (in, out, pod, tunnel side) {
+func sides() (in, out, pod, toPod, tunnel side) {
 	return side{"in", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
 		side{"out", ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
 		side{"pod", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+		side{"topod", ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
 		side{"tunnel", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS}
 }
 
 // AttachOutside puts the programs for the outside world on a link; name is the link's name.
 func (p *Packets) AttachOutside(name string, ifindex int) error {
-	in, out, _, _ := sides()
+	in, out, _, _, _ := sides()
 	if err := p.attach(name, ifindex, in, p.objects.PvFromOutside); err != nil {
 		return err
 	}
 	return p.attach(name, ifindex, out, p.objects.PvToOutside)
 }
 
-// AttachPod puts the program for a pod's packets on the host's end of the pod's link.
+// AttachPod puts the programs for a pod's packets, and for what the host's own stack answers, on the host's end of the
+// pod's link.
 func (p *Packets) AttachPod(name string, ifindex int) error {
-	_, _, pod, _ := sides()
+	_, _, pod, toPod, _ := sides()
+	if err := p.attach(name, ifindex, toPod, p.objects.PvToOutside); err != nil {
+		return err
+	}
 	return p.attach(name, ifindex, pod, p.objects.PvFromPod)
 }
 
 // AttachTunnel puts the program for what comes from other nodes on a tunnel's link. A link without hardware addresses
 // (WireGuard, TUN) has another program.
 func (p *Packets) AttachTunnel(name string, ifindex int, bare bool) error {
-	_, _, _, tunnel := sides()
+	_, _, _, _, tunnel := sides()
 	program := p.objects.PvFromTunnel
 	if bare {
 		program = p.objects.PvFromTunnelL3
@@ -98,8 +103,8 @@ func (p *Packets) AttachTunnel(name string, ifindex int, bare bool) error {
 
 // Detach takes all programs off a link; a link that is gone, or has none, is no error.
 func (p *Packets) Detach(name string) error {
-	in, out, pod, tunnel := sides()
-	for _, s := range []side{in, out, pod, tunnel} {
+	in, out, pod, toPod, tunnel := sides()
+	for _, s := range []side{in, out, pod, toPod, tunnel} {
 		err := os.Remove(p.pinPath(name, s))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("unpin programs of link %s: %w", name, err)

@@ -85,10 +85,7 @@ func subresourceGaps() []Gap {
 func otherGaps() []Gap {
 	return []Gap{
 		{Kind: "Service", Field: "spec.type", Values: []string{"LoadBalancer"}, Effect: "nothing assigns an address; its node ports are served"},
-		{Kind: "Service", Field: "spec.loadBalancerSourceRanges", Effect: "every source is let in"},
 		{Kind: "Service", Field: "spec.ports[].protocol", Values: []string{"SCTP"}, Effect: "the port is not served"},
-		{Kind: "Service", Field: "metadata.annotations{podvine.io/load-balancing}", Values: []string{"maglev", "least-connections"},
-			Effect: "backends are picked at random"},
 		{Kind: "Secret", Field: "data{usage-bootstrap-authentication}", Effect: "the token authenticates nobody; `podvine token create` makes one with which machines join"},
 		{Kind: "StatefulSet", Field: "spec.volumeClaimTemplates", Effect: "claims are made but bound to no volume, and the pods stay Pending"},
 		{Kind: "PersistentVolumeClaim", Field: "spec.accessModes", Effect: "the claim is bound to no volume and stays Pending"},

@@ -370,7 +370,8 @@ int pv_from_tunnel_l3(struct __sk_buff *skb)
 	return from_tunnel(skb, 0);
 }
 
-// On the egress of a link to the outside world: answers and errors of backends that live in the host's own namespace.
+// On the egress of a link to the outside world, or to a pod: answers and errors of backends that live in the host's own
+// namespace.
 SEC("tc")
 int pv_to_outside(struct __sk_buff *skb)
 {

@@ -56,10 +56,6 @@ func TestWarnings(t *testing.T) {
 			"spec.loadBalancerIP is ignored for headless services",
 			"spec.SessionAffinity is ignored for headless services",
 			`spec.externalName is ignored when spec.type is not "ExternalName"`}},
-		"not served": {corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.9"}, Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}, {Port: 81, Protocol: corev1.ProtocolSCTP}}},
-			[]string{"spec.ports[1].protocol: SCTP is not served, only TCP and UDP are"}},
-		"headless": {corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, ClusterIPs: []string{corev1.ClusterIPNone}, SessionAffinity: corev1.ServiceAffinityNone,
-			Ports: []corev1.ServicePort{{Port: 81, Protocol: corev1.ProtocolSCTP}}}, nil},
 		"external name": {corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "x", ExternalIPs: []string{"192.0.2.1"}},
 			[]string{`spec.externalIPs is ignored when spec.type is "ExternalName"`}},
 		"forms that others misread": {corev1.ServiceSpec{ClusterIPs: []string{"fd00:0::1"}, LoadBalancerIP: "010.0.0.1", LoadBalancerSourceRanges: []string{"10.0.0.1/8"}}, []string{

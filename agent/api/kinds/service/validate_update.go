@@ -151,12 +151,6 @@ func warnings(s, _ *corev1.Service) []string {
 			out = append(out, validation.GetWarningsForCIDR(spec.Child("loadBalancerSourceRanges").Index(i), r)...)
 		}
 	}
-	for i, p := range s.Spec.Ports {
-		// Kubernetes serves it where the kernel does; a headless service has nothing to serve.
-		if p.Protocol == corev1.ProtocolSCTP && !headless && !isExternalName(s) {
-			out = append(out, spec.Child("ports").Index(i).Child("protocol").String()+": SCTP is not served, only TCP and UDP are")
-		}
-	}
 	if headless {
 		if s.Spec.LoadBalancerIP != "" {
 			out = append(out, "spec.loadBalancerIP is ignored for headless services")
