@@ -157,6 +157,8 @@ func TestRestartAdoptsPodsAndConnections(t *testing.T) {
 	if got := n.Pods(); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("adopted %v", got)
 	}
+	// However long that took.
+	must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	_, err = conn.Write([]byte("still"))
 	must(t, err)
 	if _, err := conn.Read(make([]byte, 8)); err != nil {
