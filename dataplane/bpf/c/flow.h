@@ -65,7 +65,7 @@ static __always_inline struct flow *back_of(struct packet *p, const struct flow 
 }
 
 // claim enters the way back of a new flow, p->back under p->key, in place of a flow that is over if need be.
-static __noinline int claim(struct packet *p)
+__noinline int claim(struct packet *p)
 {
 	if (!p || bpf_map_update_elem(&pv_flows, &p->key, &p->back, BPF_NOEXIST) == 0)
 		return p ? 0 : -1;
@@ -101,7 +101,7 @@ static __always_inline int keep_source(struct packet *p, const struct tuple *rew
 }
 
 // change_source finds a free source port for a flow and records its way back.
-static __noinline int change_source(struct packet *p)
+__noinline int change_source(struct packet *p)
 {
 	struct settings *settings = load_settings();
 	if (!p || !settings || !settings->snat_ports)

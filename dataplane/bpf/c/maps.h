@@ -419,8 +419,12 @@ static __always_inline void load_drop(void *map, const struct endpoint *backend)
 		__sync_fetch_and_add(load, -1);
 }
 
-static __always_inline __u32 load_of(const struct slot *slot, __u8 proto)
+// The functions below that are not static are checked by the kernel by themselves, once: in place, the loops within loops
+// would take it seconds at each start. A pointer may be null there.
+__noinline __u32 load_of(const struct slot *slot, __u8 proto)
 {
+	if (!slot)
+		return 0;
 	struct endpoint backend = { .port = slot->port, .proto = proto };
 	copy_addr(backend.addr, slot->addr);
 	__u32 *sockets = bpf_map_lookup_elem(&pv_socket_load, &backend);
@@ -451,8 +455,10 @@ struct asking {
 };
 
 // pick_least takes the backend with the fewest connections, beginning anywhere so that equal ones get equal shares.
-static __always_inline int pick_least(__u32 set_id, __u32 size, __u8 proto, struct slot *out)
+__noinline int pick_least(__u32 set_id, __u32 size, __u8 proto, struct slot *out)
 {
+	if (!out || !size)
+		return 0;
 	__u32 start = bpf_get_prandom_u32() % size, least = ~0U;
 	for (__u32 i = 0; i < LEAST_COMPARED && i < size; i++) {
 		struct slot_key key = { .set = set_id, .index = (start + i) % size };
@@ -479,8 +485,10 @@ static __always_inline int pick_at(void *map, __u32 set_id, __u32 index, struct 
 	return slot != 0;
 }
 
-static __always_inline int pick_slot(__u32 set_id, const struct asking *asking, struct slot *out)
+__noinline int pick_slot(__u32 set_id, const struct asking *asking, struct slot *out)
 {
+	if (!asking || !out)
+		return PICKED_NONE;
 	for (int attempt = 0; attempt < PICK_ATTEMPTS; attempt++) {
 		struct set *set = bpf_map_lookup_elem(&pv_sets, &set_id);
 		if (!set)

@@ -158,7 +158,7 @@ static __noinline int forward(struct __sk_buff *skb, struct packet *p)
 }
 
 // open_flow records a flow of a packet to the backend that was picked for it, p->to; it returns 0 if it could.
-static __noinline int open_flow(struct packet *p, __u32 set_id)
+__noinline int open_flow(struct packet *p, __u32 set_id)
 {
 	if (!p)
 		return -1;
@@ -274,7 +274,7 @@ static __always_inline int refuse(struct __sk_buff *skb)
 }
 
 // pick_for picks a backend for the client of a packet, p->backend.
-static __noinline int pick_for(struct packet *p, __u32 set_id)
+__noinline int pick_for(struct packet *p, __u32 set_id)
 {
 	if (!p)
 		return PICKED_NONE;
