@@ -71,7 +71,15 @@ func runChild(root string) int {
 	}
 	go func() {
 		for range time.Tick(time.Millisecond) {
-			if w := a.worker("uid-kept"); w != nil && w.allRunning(2) {
+			w := a.worker("uid-kept")
+			if w == nil {
+				continue
+			}
+			if ended := w.failure(); ended != "" {
+				fmt.Println(ended)
+				return
+			}
+			if w.allRunning(2) {
 				fmt.Println("ready")
 				return
 			}
@@ -90,6 +98,18 @@ func (w *worker) allRunning(n int) bool {
 		}
 	}
 	return n == 0 && w.sandbox.Ready
+}
+
+// failure says how a container ended that should not have, on one line.
+func (w *worker) failure() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.rec.Containers {
+		if c.Last != nil || c.Phase == lifecycle.Exited {
+			return fmt.Sprintf("container %s ended: %+v, last %+v", c.Name, c, c.Last)
+		}
+	}
+	return ""
 }
 
 // startChild runs an agent until it has the pod; the returned function kills it.
