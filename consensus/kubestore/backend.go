@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/etcd3/metrics"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/apiserver/pkg/storage/value"
@@ -98,6 +99,7 @@ func New(replica *consensus.Replica, opts Options) (*Backend, error) {
 	if opts.SealedResources == nil {
 		opts.SealedResources = []schema.GroupResource{{Resource: "secrets"}}
 	}
+	metrics.Register()
 	return &Backend{
 		replica: replica, opts: opts, log: opts.Logger,
 		objects: newEntryCache(opts.DecodedCacheBytes), events: newEventCache(cachedEventBytes),

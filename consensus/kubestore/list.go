@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -28,11 +29,11 @@ type page struct {
 }
 
 // GetList implements storage.Interface.
-func (r *resource) GetList(ctx context.Context, key string, opts storage.ListOptions, listObj runtime.Object) error {
-	key, err := r.prepareKey(key, opts.Recursive)
-	if err != nil {
+func (r *resource) GetList(ctx context.Context, key string, opts storage.ListOptions, listObj runtime.Object) (err error) {
+	if key, err = r.prepareKey(key, opts.Recursive); err != nil {
 		return err
 	}
+	defer func(began time.Time) { r.measure(verbList, began, err) }(time.Now())
 	items, err := itemsOf(listObj)
 	if err != nil {
 		return err

@@ -83,11 +83,11 @@ func leases() schema.GroupResource {
 }
 
 // Get implements storage.Interface.
-func (r *resource) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
-	key, err := r.prepareKey(key, false)
-	if err != nil {
+func (r *resource) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) (err error) {
+	if key, err = r.prepareKey(key, false); err != nil {
 		return err
 	}
+	defer func(began time.Time) { r.measure(verbGet, began, err) }(time.Now())
 	if _, err := r.versioner.ParseResourceVersion(opts.ResourceVersion); err != nil {
 		return err // which is a 500 as on Kubernetes, where a list gets a 400
 	}
