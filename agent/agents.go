@@ -45,9 +45,10 @@ func (n *node) runAgentCalls(ctx context.Context) error {
 	mux.Handle("POST "+rolePath, answer(n.takeRole))
 	if n.replica != nil {
 		mux.Handle("POST "+certificatePath, answer(n.certify))
+		mux.HandleFunc("POST "+restorePath, n.takeRestore)
 	}
 	server := &http.Server{
-		Handler: http.MaxBytesHandler(mux, maxCallBytes), ReadHeaderTimeout: callTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+		Handler: mux, ReadHeaderTimeout: callTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
 		IdleTimeout: callTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if known, ok := conn.(*peer.Conn); ok {
@@ -73,7 +74,7 @@ func answer[In, Out any](do func(ctx context.Context, caller pki.NodeIdentity, i
 			return
 		}
 		var in In
-		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCallBytes)).Decode(&in); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
@@ -101,25 +102,34 @@ func call[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path st
 	if err != nil {
 		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return peers.Dial(ctx, nodeID, peer.ProtocolAgent)
-	}}
-	response, err := transport.RoundTrip(request)
+	content, err := ask(peers, nodeID, request)
 	if err != nil {
 		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
-	}
-	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	content, err := io.ReadAll(io.LimitReader(response.Body, maxCallBytes))
-	if err != nil {
-		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return out, fmt.Errorf("call %s of %s: %s", path, nodeID, bytes.TrimSpace(content))
 	}
 	if err := json.Unmarshal(content, &out); err != nil {
 		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
 	}
 	return out, nil
+}
+
+// ask sends a request to another agent and returns its answer.
+func ask(peers *peer.Network, nodeID string, request *http.Request) (content []byte, err error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return peers.Dial(ctx, nodeID, peer.ProtocolAgent)
+	}}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	content, err = io.ReadAll(io.LimitReader(response.Body, maxCallBytes))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.New(string(bytes.TrimSpace(content)))
+	}
+	return content, nil
 }
 
 // certify answers an edge whose certificate is to be renewed. The new one says what the old one said, but for the address,

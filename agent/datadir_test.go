@@ -41,11 +41,11 @@ func TestDataFolderBelongsToOneNodeAndOneAgent(t *testing.T) {
 func TestDataKeysAreMadeOnceAndNeverBesideAStore(t *testing.T) {
 	folder := t.TempDir()
 	keys, store := filepath.Join(folder, "keys"), filepath.Join(folder, "raft")
-	ring, err := openDataKeys(keys, store)
+	first, err := openDataKeys(keys, store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := ring.Seal([]byte("secret"), []byte("/secrets/a"))
+	sealed, err := first.ring.Seal([]byte("secret"), []byte("/secrets/a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestDataKeysAreMadeOnceAndNeverBesideAStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain, _, err := again.Open(sealed, []byte("/secrets/a")); err != nil || string(plain) != "secret" {
+	if plain, _, err := again.ring.Open(sealed, []byte("/secrets/a")); err != nil || string(plain) != "secret" {
 		t.Errorf("the key that was read again opens %q, %v", plain, err)
 	}
 	if info, err := os.Stat(keys); err != nil || info.Mode().Perm() != 0o600 {

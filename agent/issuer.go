@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -28,9 +29,6 @@ const (
 	// maxKubeconfigRequestBytes bounds what is posted there.
 	maxKubeconfigRequestBytes = 64 << 10
 )
-
-// kubeconfigResource names the path in errors.
-var kubeconfigResource = schema.GroupResource{Resource: "kubeconfig"}
 
 // KubeconfigRequest asks for a kubeconfig of a user of that name, with a certificate that lives so long.
 type KubeconfigRequest struct {
@@ -59,39 +57,59 @@ func (n *node) apiURL() string {
 
 // issueKubeconfig answers [KubeconfigPath]. The chain has authorized the path; that alone must not be a way to become
 // somebody greater, so that only administrators may ask, as only they may sign.
-func (n *node) issueKubeconfig(w http.ResponseWriter, r *http.Request) {
-	content, err := n.kubeconfigFor(r)
-	var status apierrors.APIStatus
-	switch {
-	case err == nil:
-		w.Header().Set("Content-Type", "application/yaml")
-		if _, err := w.Write(content); err != nil {
-			panic(http.ErrAbortHandler) // the client has gone
-		}
-	case errors.As(err, &status):
-		http.Error(w, status.Status().Message, int(status.Status().Code))
-	default:
-		http.Error(w, err.Error(), http.StatusBadRequest)
-	}
-}
-
-func (n *node) kubeconfigFor(r *http.Request) ([]byte, error) {
-	if r.Method != http.MethodPost {
-		return nil, apierrors.NewMethodNotSupported(kubeconfigResource, r.Method)
-	}
-	user, ok := genericrequest.UserFrom(r.Context())
-	if !ok || !isAdministrator(user) {
-		return nil, apierrors.NewForbidden(kubeconfigResource, "", errors.New("only members of system:masters may ask for the kubeconfig of another user"))
-	}
+func (n *node) issueKubeconfig(w http.ResponseWriter, r *http.Request) error {
 	var asked KubeconfigRequest
 	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxKubeconfigRequestBytes)).Decode(&asked); err != nil {
-		return nil, fmt.Errorf("read the request: %w", err)
+		return apierrors.NewBadRequest("read the request: " + err.Error())
 	}
 	issued, err := n.keys.IssueClient(pki.Identity{User: asked.User, Groups: asked.Groups}, time.Duration(asked.TTLSeconds)*time.Second, time.Now())
 	if err != nil {
-		return nil, err
+		return apierrors.NewBadRequest(err.Error())
 	}
-	return n.keys.Kubeconfig(n.apiURL(), asked.User, issued)
+	content, err := n.keys.Kubeconfig(n.apiURL(), asked.User, issued)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	if _, err := w.Write(content); err != nil {
+		panic(http.ErrAbortHandler) // the client has gone
+	}
+	return nil
+}
+
+// administratorOnly lets administrators through, and answers others as the API does.
+func administratorOnly(what, method string, serve func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	resource := schema.GroupResource{Resource: what}
+	return func(w http.ResponseWriter, r *http.Request) {
+		user, known := genericrequest.UserFrom(r.Context())
+		var err error
+		switch {
+		case r.Method != method:
+			err = apierrors.NewMethodNotSupported(resource, r.Method)
+		case !known || !isAdministrator(user):
+			err = apierrors.NewForbidden(resource, "", errors.New("only members of system:masters may ask for it"))
+		default:
+			err = serve(w, r)
+		}
+		if err != nil {
+			writeFailure(w, err)
+		}
+	}
+}
+
+// writeFailure answers with a Status, which clients of the API can read.
+func writeFailure(w http.ResponseWriter, failure error) {
+	status := metav1.Status{Status: metav1.StatusFailure, Message: failure.Error(), Reason: metav1.StatusReasonConflict, Code: http.StatusConflict}
+	var known apierrors.APIStatus
+	if errors.As(failure, &known) {
+		status = known.Status()
+	}
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(int(status.Code))
+	if err := json.NewEncoder(w).Encode(status); err != nil {
+		panic(http.ErrAbortHandler) // the client has gone
+	}
 }
 
 func isAdministrator(user authuser.Info) bool {

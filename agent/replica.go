@@ -48,9 +48,8 @@ func (n *node) apiEndpoints() ([]netip.Addr, int32) {
 	return addresses, int32(n.config.APIPort)
 }
 
-func (n *node) openStore(ctx context.Context) error {
-	ring, err := openDataKeys(n.dir.join(dataKeysFile), n.dir.join("raft"))
-	if err != nil {
+func (n *node) openStore(ctx context.Context) (err error) {
+	if n.dataKeys, err = openDataKeys(n.dir.join(dataKeysFile), n.dir.join("raft")); err != nil {
 		return err
 	}
 	network := &consensus.Network{Dial: n.peers.Dial}
@@ -68,7 +67,7 @@ func (n *node) openStore(ctx context.Context) error {
 		return err
 	}
 	n.closers = append(n.closers, n.replica.Close)
-	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store"), Ring: ring}); err != nil {
+	if n.backend, err = kubestore.New(n.replica, kubestore.Options{Logger: n.log.With("part", "store"), Ring: n.dataKeys.ring}); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, func() error { n.backend.Close(); return nil })
@@ -132,7 +131,10 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 		}
 		made.Routes[StatusPath] = serveJSON(n.status)
 		made.Routes[QuorumPath] = serveJSON(func(r *http.Request) (quorum.Status, error) { return n.keeper.Status(r.Context()), nil })
-		made.Routes[KubeconfigPath] = http.HandlerFunc(n.issueKubeconfig)
+		made.Routes[BackupPath] = administratorOnly("backup", http.MethodGet, n.serveBackup)
+		made.Routes[RestorePath] = administratorOnly("restore", http.MethodPost, n.serveRestore)
+		made.LongRunning = []string{BackupPath, RestorePath}
+		made.Routes[KubeconfigPath] = administratorOnly("kubeconfig", http.MethodPost, n.issueKubeconfig)
 		maps.Copy(made.Routes, n.apiMetrics())
 		return made, nil
 	}

@@ -62,7 +62,8 @@ type node struct {
 	informers informers.SharedInformerFactory
 
 	// What a replica has.
-	replica *consensus.Replica
+	replica  *consensus.Replica
+	dataKeys *dataKeys
 	// consensusMetrics are the replica's.
 	consensusMetrics *prometheus.Registry
 

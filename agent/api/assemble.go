@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	registryrest "k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
@@ -87,7 +88,10 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	c.Authorization.Authorizer = s.security.Authorizer
 	c.RuleResolver = s.security.RuleResolver
 	c.AdmissionControl = s.security.Admission
-	c.RequestInfoResolver, c.LongRunningFunc = s.loopback.requestInfo, s.loopback.longRunning
+	c.RequestInfoResolver = s.loopback.requestInfo
+	c.LongRunningFunc = func(r *http.Request, info *request.RequestInfo) bool {
+		return slices.Contains(s.security.LongRunning, info.Path) || s.loopback.longRunning(r, info)
+	}
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, or discovery loses groups
 	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
 	c.AddReadyzChecks(s.config.ReadyChecks...)

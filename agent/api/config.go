@@ -116,6 +116,8 @@ type Security struct {
 	// Routes are further handlers outside of /api and /apis by their path ("/openid/v1/jwks"); they are authorized as
 	// non-resource requests.
 	Routes map[string]http.Handler
+	// LongRunning are those of the paths whose requests may take as long as they take.
+	LongRunning []string
 }
 
 // HookContext is what a bootstrap hook gets: a context that ends with the server, and the configuration of a client in
