@@ -12,6 +12,7 @@ import (
 func (n *node) runMembers(ctx context.Context) error {
 	n.directory.follow(ctx, func(before, after map[string]gossip.Member) {
 		n.tunnels.trigger()
+		n.dead.trigger()
 		if n.dir.Edge {
 			n.link.drop(after)
 			return

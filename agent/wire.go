@@ -86,6 +86,7 @@ type node struct {
 	source   *kube.Source
 	network  *podNetwork
 	tunnels  *tunnels
+	dead     *deadNodes
 	pods     *pods.Agent
 
 	mu sync.Mutex
@@ -234,6 +235,9 @@ func (n *node) openDataplane(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if n.dead, err = newDeadNodes(n); err != nil {
+		return err
+	}
 	n.tunnels, err = newTunnels(n)
 	return err
 }
@@ -276,6 +280,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
+		"dead nodes": n.dead.run,
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},

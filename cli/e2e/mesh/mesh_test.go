@@ -287,8 +287,9 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 	healthy(t)
 	client, _ := clientOf(t, "h1")
 	run(t, "h1", "kubectl", "create", "deployment", "web", "--image="+appImage, "--replicas=6")
-	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment", "web") })
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment,service", "web") })
 	run(t, "h1", "kubectl", "rollout", "status", "deployment/web", "--timeout=60s")
+	run(t, "h1", "kubectl", "expose", "deployment", "web", "--port=80", "--target-port=8080")
 	byHost := func() map[string]string {
 		pods, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
 		if err != nil {
@@ -306,6 +307,8 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 	if on := slices.Collect(maps.Values(before)); !slices.ContainsFunc(on, func(s string) bool { return strings.HasPrefix(s, "h3 ") }) {
 		t.Fatalf("no pod is on h3: %v", before)
 	}
+	loaded := startLoad(t, "h2", "web")
+	killed := time.Now()
 	run(t, "h1", "lab", "kill", "--name", labName, "h3")
 	took := eventually(t, time.Minute, "the pods of h3 to run elsewhere", func() (string, bool) {
 		now := byHost()
@@ -318,6 +321,7 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 		return fmt.Sprint(now), living == 6
 	})
 	t.Logf("replaced and running after %v; the budget is %v", took.Round(time.Millisecond), replacedBudget)
+	loaded(killed)
 	after := byHost()
 	for name, at := range before {
 		if !strings.HasPrefix(at, "h3 ") && after[name] != at {

@@ -1,12 +1,12 @@
 // Command sample is the application that the lab's demonstration deploys: an HTTP server that says which pod answered. Its
-// image holds nothing but this program, so it can also ask: `/app get URL` prints the answer, as curl would.
+// image holds nothing but this program, so it can also ask: `/app get URL` prints the answer, as curl would, and `/app load URL
+// DURATION` asks all the time and tells how many requests failed, and when.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"net/http"
 	"os"
@@ -17,8 +17,11 @@ import (
 
 func main() {
 	act := serve
-	if len(os.Args) == 3 && os.Args[1] == "get" {
-		act = get
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "get":
+		act = func() error { return get(os.Args[2]) }
+	case len(os.Args) == 4 && os.Args[1] == "load":
+		act = func() error { return load(os.Args[2], os.Args[3]) }
 	}
 	if err := act(); err != nil {
 		log.Fatal(err)
@@ -26,21 +29,11 @@ func main() {
 }
 
 // get prints the answer to one request.
-func get() error {
+func get(url string) error {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, os.Args[2], nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	_, err = io.Copy(os.Stdout, response.Body)
-	return err
+	return ask(ctx, http.DefaultClient, url, os.Stdout)
 }
 
 // serve answers requests until it is told to end.
