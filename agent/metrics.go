@@ -15,6 +15,8 @@ const (
 	schedulerMetricsPath         = "/metrics/scheduler"
 	controllerManagerMetricsPath = "/metrics/controller-manager"
 	consensusMetricsPath         = "/metrics/consensus"
+	// proxyMetricsPath is one of the kubelet API, for every node has a proxy.
+	proxyMetricsPath = "/metrics/proxy"
 )
 
 // schedulerLoop is the loop whose metrics stand apart, as kube-scheduler's do.

@@ -58,13 +58,15 @@ func (n *node) kubeletSecurity(client kubernetes.Interface) (kubeletapi.Security
 	if err != nil {
 		return kubeletapi.Security{}, fmt.Errorf("secure the kubelet API: %w", err)
 	}
+	routes := imageRoutes(func() *images.Store { return n.pods.Images() })
+	routes["GET "+proxyMetricsPath] = serveMetrics(n.proxyMetrics)
 	return kubeletapi.Security{
 		TLS: &tls.Config{
 			MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, ClientCAs: n.keys.Cluster().Pool(),
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.keys.NodeServing().TLS() },
 		},
 		Authenticator: authenticator, Authorizer: authorizer,
-		Routes: imageRoutes(func() *images.Store { return n.pods.Images() }),
+		Routes: routes,
 	}, nil
 }
 

@@ -64,8 +64,8 @@ type node struct {
 	// What a replica has.
 	replica  *consensus.Replica
 	dataKeys *dataKeys
-	// consensusMetrics are the replica's.
-	consensusMetrics *prometheus.Registry
+	// consensusMetrics are the replica's, proxyMetrics those of the service proxy.
+	consensusMetrics, proxyMetrics *prometheus.Registry
 
 	keeper  *quorum.Keeper
 	backend *kubestore.Backend
@@ -99,7 +99,10 @@ type node struct {
 
 // newNode builds every part and gives each what it needs of the others. What was built is ended again on an error.
 func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error) {
-	n := &node{config: config, log: log, consensusMetrics: prometheus.NewRegistry(), replicasChanged: make(chan struct{}, 1)}
+	n := &node{
+		config: config, log: log, replicasChanged: make(chan struct{}, 1),
+		consensusMetrics: prometheus.NewRegistry(), proxyMetrics: prometheus.NewRegistry(),
+	}
 	if err := n.openDisk(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -222,6 +225,7 @@ func (n *node) openDataplane(context.Context) error {
 	n.network, n.names = newPodNetwork(), &lateNames{}
 	n.proxy, err = services.Open(services.Config{
 		CgroupPath: unified, BPFFSDir: bpffsDir, NAT: []netip.Addr{n.address}, Netns: podNamespaces, Logger: n.log.With("part", "services"),
+		Metrics: n.proxyMetrics,
 	})
 	if err != nil {
 		return err
@@ -231,6 +235,7 @@ func (n *node) openDataplane(context.Context) error {
 	n.closers = append(n.closers, func() error { stop(); return nil })
 	n.source, err = kube.New(kube.Config{
 		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Events: events, Logger: n.log.With("part", "services"),
+		Metrics: n.proxyMetrics,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/podvine/podvine/dataplane/internal/testhost"
 	"github.com/podvine/podvine/dataplane/services"
 )
@@ -18,7 +20,10 @@ func TestDeadNodesLoseTrafficAndConnections(t *testing.T) {
 	outside := testhost.NewOutside(t)
 	web := n.web("web")
 	client := n.pod("client")
-	n.tune = func(c *services.Config) { c.Netns = func() []string { return []string{client.netns} } }
+	registry := prometheus.NewRegistry()
+	n.tune = func(c *services.Config) {
+		c.Netns, c.Metrics = func() []string { return []string{client.netns} }, registry
+	}
 	must(t, n.proxy.Close())
 	n.openProxy()
 	var distant []services.Endpoint
@@ -89,6 +94,7 @@ func TestDeadNodesLoseTrafficAndConnections(t *testing.T) {
 	if made := dead("n2", "n7"); made == 0 || made > 20 {
 		t.Errorf("%d writes for a node that died, want 1 to 20", made)
 	}
+	expectMetrics(t, registry, n.proxy.Stats())
 	askAll("n2 dead", "web")
 	for i, conn := range conns {
 		must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
@@ -115,6 +121,40 @@ func TestDeadNodesLoseTrafficAndConnections(t *testing.T) {
 		t.Errorf("%d writes for a node that returned, want 1 to 20", made)
 	}
 	askAll("n2 returned", "web", "distant")
+}
+
+// expectMetrics compares what is shown with what the proxy says, after a node died and another that has no endpoints.
+func expectMetrics(t *testing.T, registry *prometheus.Registry, s services.Stats) {
+	t.Helper()
+	families, err := registry.Gather()
+	must(t, err)
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			name := family.GetName()
+			for _, label := range m.GetLabel() {
+				name += "/" + label.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	for name, want := range map[string]float64{
+		"podvine_proxy_dead_nodes": 2, "podvine_proxy_map_writes_total": float64(s.Writes), "podvine_proxy_frontends": float64(s.Frontends),
+		"podvine_proxy_sockets_destroyed_total": float64(s.SocketsDestroyed), "podvine_proxy_failures_total": 0,
+		"podvine_proxy_events_total/socket_translated":                 float64(s.Programs["socket_translated"]),
+		"kubeproxy_sync_proxy_rules_no_local_endpoints_total/external": 0,
+	} {
+		if seen, ok := got[name]; !ok || seen != want {
+			t.Errorf("%s is %v, want %v", name, seen, want)
+		}
+	}
+	if s.Writes == 0 || s.SocketsDestroyed == 0 {
+		t.Errorf("nothing was written, or no socket ended: %+v", s)
+	}
+	full, partial := got["kubeproxy_sync_full_proxy_rules_duration_seconds"], got["kubeproxy_sync_partial_proxy_rules_duration_seconds"]
+	if full == 0 || partial == 0 || got["kubeproxy_sync_proxy_rules_duration_seconds"] != full+partial {
+		t.Errorf("timed %v, of all services %v, of some %v", got["kubeproxy_sync_proxy_rules_duration_seconds"], full, partial)
+	}
 }
 
 func expectEcho(t *testing.T, i int, conn net.Conn) {

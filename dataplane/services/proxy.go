@@ -9,6 +9,9 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podvine/podvine/dataplane/bpf"
 )
@@ -29,6 +32,8 @@ type Config struct {
 	Links []string
 	// Netns lists the paths of the pods' network namespaces, for ending sockets whose backend has gone. May be nil.
 	Netns func() []string `json:"-"`
+	// Metrics shows the proxy's metrics; it may be nil.
+	Metrics prometheus.Registerer `json:"-"`
 	// Flows are how long flows of packets are kept; the zero value has the defaults.
 	Flows  FlowTimeouts
 	Logger *slog.Logger
@@ -58,7 +63,13 @@ type Stats struct {
 	// Flows is how many entries the map of flows held after the last sweep, two each; FlowsSwept how many sweeps removed.
 	Flows      int
 	FlowsSwept uint64
-	Programs   map[string]uint64
+	// DeadNodes is how many nodes look dead.
+	DeadNodes int
+	// NoLocalInternal and NoLocalExternal are how many services have endpoints elsewhere only although their traffic policy,
+	// of either kind, is Local.
+	NoLocalInternal, NoLocalExternal int
+	// Programs counts what the programs did, by name.
+	Programs map[string]uint64
 }
 
 // Proxy keeps the maps as wanted. The zero value is of no use; see [Open].
@@ -70,6 +81,7 @@ type Proxy struct {
 	health  *healthServers
 	links   *linkWatch
 	sweep   *flowSweep
+	metrics *metrics
 
 	mu sync.Mutex // guards what follows
 	// podSources are the node's own addresses in the pod ranges, once they are known.
@@ -93,7 +105,7 @@ type Proxy struct {
 // lacks.
 func Open(config Config) (*Proxy, error) {
 	config.Flows = config.Flows.withDefaults()
-	p := &Proxy{config: config, log: config.Logger, wanted: newWanted(), cluster: map[string]bool{}, local: map[string]bool{}}
+	p := &Proxy{config: config, log: config.Logger, wanted: newWanted(), metrics: newMetrics(), cluster: map[string]bool{}, local: map[string]bool{}}
 	var err error
 	if p.sockets, err = bpf.OpenSockets(config.BPFFSDir); err != nil {
 		return nil, fmt.Errorf("open service proxy: %w", err)
@@ -128,7 +140,7 @@ func (p *Proxy) start() error {
 	p.links = links
 	p.health = newHealthServers(p.log)
 	p.sweep = startSweep(p.packets, p.config.Flows, p.log)
-	return nil
+	return p.metrics.register(p.config.Metrics, p)
 }
 
 func (p *Proxy) writeSettings() error {
@@ -272,7 +284,7 @@ func (p *Proxy) applyLocked(ctx context.Context, changes []Change, group map[str
 
 // carryOutPlan makes the maps fit the services of the plan, and all others too after a failure.
 func (p *Proxy) carryOutPlan(ctx context.Context, plan []change, full bool) error {
-	all := full || p.suspect
+	begun, all := time.Now(), full || p.suspect
 	if p.suspect {
 		if err := p.reload(); err != nil {
 			// Nothing of the plan may be lost: the table is told, and the next call plans for all.
@@ -296,6 +308,7 @@ func (p *Proxy) carryOutPlan(ctx context.Context, plan []change, full bool) erro
 	p.stats.SocketsDestroyed += uint64(p.destroySockets(p.gone))
 	err := p.sweep.end(p.gone)
 	p.gone = nil
+	p.metrics.synced(begun, all)
 	return err
 }
 
@@ -362,6 +375,8 @@ func (p *Proxy) Stats() Stats {
 	s.Flows, s.FlowsSwept = p.sweep.counts()
 	s.Random = len(p.table.refused)
 	s.Conflicts = p.table.conflicts()
+	s.DeadNodes = len(p.wanted.dead)
+	s.NoLocalInternal, s.NoLocalExternal = p.wanted.withoutLocal()
 	s.Programs = map[string]uint64{}
 	for c := range bpf.CounterLimit {
 		if v, err := p.sockets.Read(c); err == nil {

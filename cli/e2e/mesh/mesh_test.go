@@ -322,6 +322,7 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 	})
 	t.Logf("replaced and running after %v; the budget is %v", took.Round(time.Millisecond), replacedBudget)
 	loaded(killed)
+	expectDeadNodes(t, "h2", 1)
 	after := byHost()
 	for name, at := range before {
 		if !strings.HasPrefix(at, "h3 ") && after[name] != at {
@@ -334,6 +335,7 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 		pods, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
 		return fmt.Sprint(pods, err), err == nil && len(pods.Items) == 6
 	})
+	expectDeadNodes(t, "h2", 0)
 	if back := byHost(); !maps.Equal(back, after) {
 		t.Errorf("the return changed %v to %v", after, back)
 	}

@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,4 +84,14 @@ func report(t *testing.T, fresh, kept outcome, killed time.Time) {
 	if limit := movedLimit.Seconds(); kept.SlowestSeconds > limit {
 		t.Errorf("a kept connection to the dead host was ended after %.2f s, the limit is %v", kept.SlowestSeconds, movedLimit)
 	}
+}
+
+// expectDeadNodes waits until the host's proxy turns traffic away from so many nodes.
+func expectDeadNodes(t *testing.T, host string, count int) {
+	t.Helper()
+	want := fmt.Sprintf("\npodvine_proxy_dead_nodes %d\n", count)
+	eventually(t, 30*time.Second, fmt.Sprintf("%d dead nodes in the proxy of %s", count, host), func() (string, bool) {
+		told, err := try(t, host, "", "kubectl", "get", "--raw", "/api/v1/nodes/"+host+"/proxy/metrics/proxy")
+		return told, err == nil && strings.Contains(told, want)
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,7 +56,9 @@ type Config struct {
 	Names Names
 	// Events tells users what of a service is not served as asked; it may be nil.
 	Events record.EventRecorder
-	Logger *slog.Logger
+	// Metrics shows the source's metrics; it may be nil.
+	Metrics prometheus.Registerer
+	Logger  *slog.Logger
 }
 
 // Source watches and converts. See [New].
@@ -68,16 +71,22 @@ type Source struct {
 	trigger  chan struct{}
 	// complained holds what was logged, so that it is said once.
 	complained map[string]string
+	metrics    *metrics
 
 	mu sync.Mutex // guards what follows
 	// dirty are the services to look at; all means every one.
 	dirty map[string]bool
 	all   bool
+	// changes are what dirty and all came from.
+	changes changes
 }
 
 // New subscribes to the informers. It must be called before they are started; [Source.Run] does the work.
 func New(config Config) (*Source, error) {
-	s := &Source{config: config, trigger: make(chan struct{}, 1), dirty: map[string]bool{}, complained: map[string]string{}}
+	s := &Source{config: config, trigger: make(chan struct{}, 1), dirty: map[string]bool{}, complained: map[string]string{}, metrics: newMetrics()}
+	if err := s.metrics.register(config.Metrics, s); err != nil {
+		return nil, err
+	}
 	core, discovery := config.Informers.Core().V1(), config.Informers.Discovery().V1()
 	s.services, s.nodes = core.Services().Lister(), core.Nodes().Lister()
 	slices := discovery.EndpointSlices().Informer()
@@ -87,7 +96,7 @@ func New(config Config) (*Source, error) {
 	s.slices = slices.GetIndexer()
 	for _, subscription := range []struct {
 		informer cache.SharedIndexInformer
-		note     func(object any)
+		note     func(old, fresh any)
 	}{
 		{core.Services().Informer(), s.noteService},
 		{slices, s.noteSlice},
@@ -102,15 +111,16 @@ func New(config Config) (*Source, error) {
 	return s, nil
 }
 
-func handler(note func(any)) cache.ResourceEventHandler {
+// handler hands on what changed: of what came there is no old, of what went no fresh object.
+func handler(note func(old, fresh any)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    note,
-		UpdateFunc: func(old, fresh any) { note(old); note(fresh) },
+		AddFunc:    func(object any) { note(nil, object) },
+		UpdateFunc: note,
 		DeleteFunc: func(object any) {
 			if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
 				object = last.Obj
 			}
-			note(object)
+			note(object, nil)
 		},
 	}
 }
@@ -126,34 +136,56 @@ func indexSlice(object any) ([]string, error) {
 	return nil, nil
 }
 
-func (s *Source) noteService(object any) {
-	if service, ok := object.(*corev1.Service); ok {
-		s.note(service.Namespace + "/" + service.Name)
+func (s *Source) noteService(old, fresh any) {
+	var keys []string
+	for _, object := range []any{old, fresh} {
+		if service, ok := object.(*corev1.Service); ok {
+			keys = append(keys, service.Namespace+"/"+service.Name)
+		}
 	}
+	s.note(changes{services: 1}, keys...)
 }
 
-func (s *Source) noteSlice(object any) {
-	if keys, err := indexSlice(object); err == nil && len(keys) == 1 {
-		s.note(keys[0])
+func (s *Source) noteSlice(old, fresh any) {
+	var keys []string
+	for _, object := range []any{old, fresh} {
+		if object == nil {
+			continue
+		}
+		if of, err := indexSlice(object); err == nil {
+			keys = append(keys, of...)
+		}
 	}
+	s.note(changes{slices: 1, triggers: triggerOf(old, fresh)}, keys...)
 }
 
 // noteNode looks at everything anew when this node comes or moves to another zone.
-func (s *Source) noteNode(object any) {
-	node, ok := object.(*corev1.Node)
-	if !ok || node.Name != s.config.NodeName {
+func (s *Source) noteNode(old, fresh any) {
+	for _, object := range []any{old, fresh} {
+		node, ok := object.(*corev1.Node)
+		if !ok || node.Name != s.config.NodeName {
+			continue
+		}
+		s.mu.Lock()
+		s.all = true
+		s.mu.Unlock()
+		s.wake()
+		return
+	}
+}
+
+// note has the services of those keys looked at.
+func (s *Source) note(what changes, keys ...string) {
+	if len(keys) == 0 {
 		return
 	}
 	s.mu.Lock()
-	s.all = true
+	for _, key := range keys {
+		s.dirty[key] = true
+	}
+	s.changes.add(what)
 	s.mu.Unlock()
-	s.wake()
-}
-
-func (s *Source) note(key string) {
-	s.mu.Lock()
-	s.dirty[key] = true
-	s.mu.Unlock()
+	s.metrics.queued(what)
 	s.wake()
 }
 
@@ -205,8 +237,8 @@ func (s *Source) step(ctx context.Context, last place) (place, error) {
 		return last, err
 	}
 	s.mu.Lock()
-	dirty, all := s.dirty, s.all
-	s.dirty, s.all = map[string]bool{}, false
+	dirty, all, pending := s.dirty, s.all, s.changes
+	s.dirty, s.all, s.changes = map[string]bool{}, false, changes{}
 	s.mu.Unlock()
 	if all && here != last {
 		err = s.full(ctx, here)
@@ -214,10 +246,12 @@ func (s *Source) step(ctx context.Context, last place) (place, error) {
 		err = s.some(ctx, dirty, here)
 	}
 	if err == nil {
+		s.metrics.programmed(pending.triggers)
 		return here, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.changes.add(pending)
 	maps.Copy(s.dirty, dirty)
 	s.all = s.all || all
 	return last, err

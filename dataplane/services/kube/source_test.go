@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -131,7 +132,10 @@ func TestSourceFollowsTheCluster(t *testing.T) {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	// The first full state is refused once: it must come again.
 	r := &recorder{failures: 1}
-	source, err := New(Config{Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Logger: slog.New(slog.DiscardHandler)})
+	registry := prometheus.NewRegistry()
+	source, err := New(Config{
+		Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Metrics: registry, Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +159,9 @@ func TestSourceFollowsTheCluster(t *testing.T) {
 	r.mu.Lock()
 	r.failures = 2
 	r.mu.Unlock()
-	if _, err := client.DiscoveryV1().EndpointSlices("default").Update(ctx, webSlice("there", "10.244.1.6"), metav1.UpdateOptions{}); err != nil {
+	moved := webSlice("there", "10.244.1.6")
+	moved.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: time.Now().Format(time.RFC3339Nano)}
+	if _, err := client.DiscoveryV1().EndpointSlices("default").Update(ctx, moved, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	want = []services.Endpoint{{Addr: netip.MustParseAddrPort("10.244.1.6:8080"), Ready: true, Serving: true, Node: "there"}}
@@ -168,6 +174,71 @@ func TestSourceFollowsTheCluster(t *testing.T) {
 	if r.sets != 1 {
 		t.Errorf("%d full states", r.sets)
 	}
+	expectMetrics(t, registry, map[string]float64{
+		"kubeproxy_network_programming_duration_seconds": 1, "kubeproxy_sync_proxy_rules_service_changes_total": 2,
+		"kubeproxy_sync_proxy_rules_endpoint_changes_total": 2, "kubeproxy_sync_proxy_rules_service_changes_pending": 0,
+		"kubeproxy_sync_proxy_rules_endpoint_changes_pending": 0,
+	})
+}
+
+// expectMetrics compares values, and counts of histograms.
+func expectMetrics(t *testing.T, registry *prometheus.Registry, want map[string]float64) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			got[family.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	for name, value := range want {
+		if seen, ok := got[name]; !ok || seen != value {
+			t.Errorf("%s is %v, want %v", name, seen, value)
+		}
+	}
+}
+
+// Only what began since this process started is timed, and each change once.
+func TestTriggerTimes(t *testing.T) {
+	with := func(text string) *discoveryv1.EndpointSlice {
+		slice := webSlice("n1", "10.244.0.1")
+		slice.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: text}
+		return slice
+	}
+	const first, second = "2026-01-02T03:04:05Z", "2026-01-02T03:04:06.5Z"
+	for name, test := range map[string]struct {
+		old, fresh any
+		want       string
+	}{
+		"new":       {nil, with(first), first},
+		"changed":   {with(first), with(second), second},
+		"unchanged": {with(first), with(first), ""},
+		"none":      {with(first), webSlice("n1"), ""},
+		"nonsense":  {nil, with("yesterday"), ""},
+		"deleted":   {with(first), nil, ""},
+	} {
+		got := triggerOf(test.old, test.fresh)
+		if test.want == "" && len(got) == 0 {
+			continue
+		}
+		if len(got) != 1 || got[0].Format(time.RFC3339Nano) != test.want {
+			t.Errorf("%s: %v, want %q", name, got, test.want)
+		}
+	}
+	var all changes
+	for range maxTriggers + 5 {
+		all.add(changes{slices: 1, triggers: []time.Time{time.Now()}})
+	}
+	if len(all.triggers) != maxTriggers || all.slices != maxTriggers+5 {
+		t.Errorf("%d triggers of %d changes wait, the limit is %d", len(all.triggers), all.slices, maxTriggers)
+	}
+	registry, m := prometheus.NewRegistry(), newMetrics()
+	registry.MustRegister(m.programming)
+	m.programmed([]time.Time{m.started.Add(-time.Hour), time.Now()})
+	expectMetrics(t, registry, map[string]float64{"kubeproxy_network_programming_duration_seconds": 1})
 }
 
 func TestConvert(t *testing.T) {
