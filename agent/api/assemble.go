@@ -205,7 +205,7 @@ func (s *Server) nothingHere() http.Handler {
 func (s *Server) storages(generic *genericapiserver.Config) (map[string]*genericapiserver.APIGroupInfo, error) {
 	env := kinds.Env{
 		Scheme: s.scheme, RESTOptions: generic.RESTOptionsGetter, Authorizer: generic.Authorization.Authorizer,
-		Nodes: s.config.Nodes, Settings: s.config.Settings,
+		Mapper: s.mapper, Nodes: s.config.Nodes, Settings: s.config.Settings,
 	}
 	groups := map[string]*genericapiserver.APIGroupInfo{}
 	for _, r := range s.resources {

@@ -10,11 +10,13 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
@@ -24,9 +26,11 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/component-base/compatibility"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/liveness"
@@ -95,6 +99,13 @@ type Access struct {
 	ClientConfig *rest.Config
 	// Informers read the storage; those asked for before Run are started by Run.
 	Informers informers.SharedInformerFactory
+	// Mapper finds the resource of a kind, built in or not; it answers after Run.
+	Mapper meta.RESTMapper
+	// Services and WebhookAuthentication are how webhooks are reached, and what they are shown.
+	Services              webhook.ServiceResolver
+	WebhookAuthentication webhook.AuthenticationInfoResolverWrapper
+	// Version is the version of Kubernetes that is served.
+	Version compatibility.EffectiveVersion
 }
 
 // Security is who may do what.
@@ -111,6 +122,8 @@ type Security struct {
 	RuleResolver authorizer.RuleResolver
 	// Admission is the chain of plug-ins; nil admits everything.
 	Admission admission.Interface
+	// Start is called once by Run, before requests are served; what it starts ends with its context. It may be nil.
+	Start func(ctx context.Context) error
 	// Tokens is the sub-resource serviceaccounts/token; nil leaves it out.
 	Tokens registryrest.Storage
 	// Routes are further handlers outside of /api and /apis by their path ("/openid/v1/jwks"); they are authorized as

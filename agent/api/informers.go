@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/informers/admissionregistration"
 	"k8s.io/client-go/informers/apps"
 	"k8s.io/client-go/informers/coordination"
 	"k8s.io/client-go/informers/core"
@@ -74,6 +75,11 @@ func (f *directInformers) InformerFor(obj runtime.Object, newInformer internalin
 }
 
 // The group accessors below hand out informers that ask this factory, not the embedded one.
+
+// Admissionregistration implements informers.SharedInformerFactory.
+func (f *directInformers) Admissionregistration() admissionregistration.Interface {
+	return admissionregistration.New(f, metav1.NamespaceAll, nil)
+}
 
 // Apps implements informers.SharedInformerFactory.
 func (f *directInformers) Apps() apps.Interface { return apps.New(f, metav1.NamespaceAll, nil) }

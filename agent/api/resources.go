@@ -6,6 +6,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/kinds/admissionregistration"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
 	"github.com/podvine/podvine/agent/api/kinds/daemonset"
@@ -64,6 +65,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			flowcontrol.Levels(),
 			flowcontrol.Schemas(),
 		},
+		admissionregistration.Resources(),
 		event.Resources(),
 		rbac.Resources(func() authorizer.RuleResolver { return access().RuleResolver }),
 		reviews.Resources(access),

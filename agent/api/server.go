@@ -4,20 +4,27 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 	"k8s.io/kube-aggregator/pkg/apiserver"
 
 	"github.com/podvine/podvine/agent/api/chain"
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/reviews"
 )
+
+// mapperPeriod is how long the mapper may take what it has read for current; it reads when it is asked.
+const mapperPeriod = 30 * time.Second
 
 // Server is a built API server. Its methods may be called at any time from any goroutine; Run only once.
 type Server struct {
@@ -27,6 +34,7 @@ type Server struct {
 	codecs     serializer.CodecFactory
 	loopback   *loopback
 	informers  *directInformers
+	mapper     *restmapper.DeferredDiscoveryRESTMapper
 	security   Security
 	aggregator *apiserver.APIAggregator
 	workers    chain.Workers
@@ -60,7 +68,11 @@ func New(config Config) (*Server, error) {
 	if s.informers, err = newDirectInformers(client, config.ListerWatcher, s.scheme, s.resources); err != nil {
 		return nil, fmt.Errorf("build informers: %w", err)
 	}
-	s.security, err = config.Security(Access{Client: client, ClientConfig: clientConfig, Informers: s.informers})
+	s.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
+	s.security, err = config.Security(Access{
+		Client: client, ClientConfig: clientConfig, Informers: s.informers, Mapper: s.mapper,
+		Services: s.serviceResolver(), WebhookAuthentication: s.webhookAuthentication(), Version: newVersion(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("build security: %w", err)
 	}
@@ -73,6 +85,14 @@ func New(config Config) (*Server, error) {
 // Run serves until the context ends, then drains requests and returns. Every goroutine ends with the context too.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.workers.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.security.Start != nil {
+		if err := s.security.Start(ctx); err != nil {
+			return fmt.Errorf("start security: %w", err)
+		}
+	}
+	go wait.UntilWithContext(ctx, func(context.Context) { s.mapper.Reset() }, mapperPeriod)
 	return s.run(ctx)
 }
 

@@ -31,4 +31,6 @@ func TestServer(t *testing.T) {
 	story("informers share the store's objects", testInformers)
 	story("explain and discovery", testDiscovery)
 	story("service account tokens", testTokens)
+	story("webhooks", testWebhooks)
+	story("policies", testPolicies)
 }

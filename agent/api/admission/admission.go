@@ -7,8 +7,10 @@
 package admission
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,12 +36,33 @@ type Config struct {
 	Authorizer authorizer.Authorizer
 	// TolerationSeconds is what DefaultTolerationSeconds writes, asked for each pod; nil is [DefaultTolerationSeconds].
 	TolerationSeconds func() int64
-	// More plug-ins follow the others (webhooks and policies, when their kinds are served).
+	// More plug-ins follow the usual ones and see what webhooks and policies have made of an object.
 	More []admission.Interface
+	// Extensions are what webhooks and policies need; nil leaves them out.
+	Extensions *Extensions
+}
+
+// Chain is the finished chain.
+type Chain struct {
+	admission.Interface
+	admission.MutationInterface
+	admission.ValidationInterface
+	extensions *extensions
+}
+
+// Handles implements admission.Interface.
+func (c *Chain) Handles(operation admission.Operation) bool { return c.Interface.Handles(operation) }
+
+// Start compiles policies and follows their changes until ctx ends. Before it, requests wait for policies.
+func (c *Chain) Start(ctx context.Context) error {
+	if c.extensions == nil {
+		return nil
+	}
+	return c.extensions.start(ctx)
 }
 
 // New makes the chain.
-func New(config Config) (admission.Interface, error) {
+func New(config Config) (*Chain, error) {
 	if config.Client == nil || config.Informers == nil || config.Authorizer == nil {
 		return nil, errors.New("make admission chain: client, informers and authorizer are needed")
 	}
@@ -59,18 +82,58 @@ func New(config Config) (admission.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	plugins := []admission.Interface{
-		life,
-		newServiceAccounts(config.Client, config.Informers),
-		newNodeRestriction(config.Client, config.Informers),
-		newNodeTaints(),
-		security,
-		newPriority(config.Client, config.Informers),
-		newTolerations(config.TolerationSeconds),
-		newRuntimeClasses(config),
+	usual := []named{
+		{lifecycle.PluginName, life},
+		{"ServiceAccount", newServiceAccounts(config.Client, config.Informers)},
+		{"NodeRestriction", newNodeRestriction(config.Client, config.Informers)},
+		{"TaintNodesByCondition", newNodeTaints()},
+		{"PodSecurity", security},
+		{"Priority", newPriority(config.Client, config.Informers)},
+		{"DefaultTolerationSeconds", newTolerations(config.TolerationSeconds)},
+		{"RuntimeClass", newRuntimeClasses(config)},
 	}
-	return admission.NewChainHandler(append(plugins, config.More...)...), nil
+	chain := &Chain{}
+	if config.Extensions != nil {
+		if chain.extensions, err = newExtensions(config); err != nil {
+			return nil, err
+		}
+		usual = append(usual, chain.extensions.plugins...)
+	}
+	for i, p := range config.More {
+		usual = append(usual, named{fmt.Sprintf("More%d", i), p})
+	}
+	return chain, chain.link(usual)
 }
+
+// named is a plug-in under Kubernetes' name for it.
+type named struct {
+	name   string
+	plugin admission.Interface
+}
+
+// link makes the chain of plug-ins in their order. The library runs it again where a webhook or policy changed an object
+// that an earlier plug-in had seen already.
+func (c *Chain) link(plugins []named) error {
+	registry := admission.NewPlugins()
+	names := make([]string, 0, len(plugins))
+	for _, p := range plugins {
+		registry.Register(p.name, func(io.Reader) (admission.Interface, error) { return p.plugin, nil })
+		names = append(names, p.name)
+	}
+	linked, err := registry.NewFromPlugins(names, unconfigured{}, admission.PluginInitializers{}, nil)
+	if err != nil {
+		return fmt.Errorf("make admission chain: %w", err)
+	}
+	c.Interface = linked
+	c.MutationInterface, c.ValidationInterface = linked.(admission.MutationInterface), linked.(admission.ValidationInterface)
+	return nil
+}
+
+// unconfigured says that no plug-in has a file of configuration.
+type unconfigured struct{}
+
+// ConfigFor implements admission.ConfigProvider.
+func (unconfigured) ConfigFor(string) (io.Reader, error) { return nil, nil }
 
 // The resources that plug-ins here look at.
 func pods() schema.GroupResource       { return schema.GroupResource{Resource: "pods"} }

@@ -21,7 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-func meta(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: "ns"} }
+func objectMeta(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: "ns"} }
 
 // chain is the whole chain over a small cluster.
 func chain(t *testing.T) admission.Interface {
@@ -29,9 +29,9 @@ func chain(t *testing.T) admission.Interface {
 	client := fake.NewClientset(
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "strict", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}}},
-		&corev1.ServiceAccount{ObjectMeta: meta("default"), ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}}},
+		&corev1.ServiceAccount{ObjectMeta: objectMeta("default"), ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}}},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: "strict"}},
-		&corev1.ServiceAccount{ObjectMeta: meta("quiet"), AutomountServiceAccountToken: ptr.To(false)},
+		&corev1.ServiceAccount{ObjectMeta: objectMeta("quiet"), AutomountServiceAccountToken: ptr.To(false)},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "narrow", Namespace: "ns", Annotations: map[string]string{enforceSecrets: "true"}},
 			Secrets: []corev1.ObjectReference{{Name: "mine"}}},
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "n1-uid"}},
@@ -86,7 +86,7 @@ func admit(c admission.Interface, r request) error {
 }
 
 func newPod(edit func(*corev1.Pod)) *corev1.Pod {
-	p := &corev1.Pod{ObjectMeta: meta("p"), Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	p := &corev1.Pod{ObjectMeta: objectMeta("p"), Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	if edit != nil {
 		edit(p)
 	}

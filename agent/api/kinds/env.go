@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -16,6 +17,8 @@ type Env struct {
 	RESTOptions generic.RESTOptionsGetter
 	// Authorizer decides for the review kinds, and for the escalation checks of the RBAC kinds.
 	Authorizer authorizer.Authorizer
+	// Mapper finds the resource of a kind, built in or not, while the server runs.
+	Mapper meta.RESTMapper
 	// Nodes reaches the nodes' kubelet API, for logs, exec, attach, port-forward and proxies. It is never nil.
 	Nodes NodeConnector
 	// Settings are the cluster settings that validation and allocation need.

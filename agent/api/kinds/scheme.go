@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -59,6 +60,7 @@ func addGroups(scheme *runtime.Scheme) error {
 		add     func(*runtime.Scheme) error
 	}{
 		{corev1.SchemeGroupVersion, corev1.AddToScheme},
+		{admissionregistrationv1.SchemeGroupVersion, admissionregistrationv1.AddToScheme},
 		{appsv1.SchemeGroupVersion, appsv1.AddToScheme},
 		{authenticationv1.SchemeGroupVersion, authenticationv1.AddToScheme},
 		{authorizationv1.SchemeGroupVersion, authorizationv1.AddToScheme},

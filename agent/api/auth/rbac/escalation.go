@@ -48,20 +48,21 @@ func ConfirmNoEscalation(ctx context.Context, held UserRules, rules []rbacv1.Pol
 // MayEscalate says that the user of ctx is above these checks: a system:masters, or allowed the verb "escalate" on the
 // role (resource "roles" or "clusterroles"; name may be empty at creation).
 func MayEscalate(ctx context.Context, a authorizer.UnconditionalAuthorizer, resource, namespace, name string) bool {
-	return privileged(ctx) || allowed(ctx, a, "escalate", resource, namespace, name)
+	return Privileged(ctx) || allowed(ctx, a, "escalate", resource, namespace, name)
 }
 
 // MayBind says that the user of ctx may bind a role whatever it allows: a system:masters, or allowed the verb "bind" on
 // the role. namespace is that of the binding, "" for a ClusterRoleBinding.
 func MayBind(ctx context.Context, a authorizer.UnconditionalAuthorizer, ref rbacv1.RoleRef, namespace string) bool {
-	if privileged(ctx) {
+	if Privileged(ctx) {
 		return true
 	}
 	resource := map[string]string{"Role": "roles", "ClusterRole": "clusterroles"}[ref.Kind]
 	return resource != "" && ref.Name != "" && allowed(ctx, a, "bind", resource, namespace, ref.Name)
 }
 
-func privileged(ctx context.Context) bool {
+// Privileged says that the user of ctx is a system:masters.
+func Privileged(ctx context.Context) bool {
 	u, ok := genericapirequest.UserFrom(ctx)
 	return ok && slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup)
 }

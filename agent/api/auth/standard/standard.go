@@ -11,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/union"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/podvine/podvine/agent/api"
 	podvineadmission "github.com/podvine/podvine/agent/api/admission"
@@ -56,9 +57,16 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	if err != nil {
 		return api.Security{}, err
 	}
+	parameters, err := dynamic.NewForConfig(access.ClientConfig)
+	if err != nil {
+		return api.Security{}, fmt.Errorf("make security: %w", err)
+	}
 	chain, err := podvineadmission.New(podvineadmission.Config{
 		Client: access.Client, Informers: access.Informers, Authorizer: authorization.Authorizer,
 		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission,
+		Extensions: &podvineadmission.Extensions{
+			Dynamic: parameters, Mapper: access.Mapper, Services: access.Services, Authentication: access.WebhookAuthentication, Version: access.Version,
+		},
 	})
 	if err != nil {
 		return api.Security{}, err
@@ -69,7 +77,7 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	}
 	return api.Security{
 		Authenticator: request, Audiences: authenticator.Audiences{c.Issuer}, RequestHeader: frontProxy,
-		Authorizer: authorization.Authorizer, RuleResolver: authorization.Resolver, Admission: chain,
+		Authorizer: authorization.Authorizer, RuleResolver: authorization.Resolver, Admission: chain, Start: chain.Start,
 		Tokens: tokens.NewREST(issuer),
 		Routes: map[string]http.Handler{
 			tokens.ConfigurationPath: http.HandlerFunc(discovery.ServeConfiguration),
