@@ -143,8 +143,12 @@ func (w *worker) adopt(byID map[string]runtime.Found) {
 		if c.Phase != lifecycle.Running {
 			continue
 		}
-		if ok && (f.State == runtime.StateRunning) {
+		if ok && f.State == runtime.StateRunning {
 			w.resumeLocked(name, c)
+			continue
+		}
+		if spec := findContainer(w.podLocked(), name); ok && f.State == runtime.StateCreated && spec != nil {
+			w.finishStartLocked(spec, c)
 			continue
 		}
 		w.lostLocked(&c, f, ok)
@@ -166,6 +170,18 @@ func (w *worker) resumeLocked(name string, c lifecycle.Container) {
 		if spec != nil {
 			w.probe(spec, c.ID, c.StartedAt, true)
 		}
+	})
+}
+
+// finishStartLocked starts a container that the agent had recorded when it was killed, and not yet started.
+func (w *worker) finishStartLocked(spec *corev1.Container, c lifecycle.Container) {
+	exited := make(chan struct{})
+	live := w.live(spec.Name)
+	live.exited, live.busy = exited, lifecycle.Starting
+	a := &attempt{w: w, pod: w.podLocked(), spec: spec, n: c.Attempts - 1, id: c.ID}
+	w.effect(func() {
+		w.track()
+		w.settle(w.agent.ctx, a, a.run(w.agent.ctx, exited))
 	})
 }
 

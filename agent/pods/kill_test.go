@@ -36,6 +36,12 @@ const (
 	// countRate is the log's rate in bytes a second.
 	countRate = 1 << 20
 	echoPort  = "7777"
+	// saidRecorded is what the child prints when a container is on record, saidReady when all run.
+	saidRecorded, saidReady = "recorded", "ready"
+	// childPatience is how long the child waits for the pod before it says what there is of it.
+	childPatience = 20 * time.Second
+	// earlyKills is how often the agent is killed while it starts a pod.
+	earlyKills = 5
 )
 
 // killDirs are the folders of the agent that is killed.
@@ -70,17 +76,28 @@ func runChild(root string) int {
 		}
 	}
 	go func() {
-		for range time.Tick(time.Millisecond) {
+		recorded, late := false, time.Now().Add(childPatience)
+		for range time.Tick(time.Millisecond / 4) {
 			w := a.worker("uid-kept")
 			if w == nil {
 				continue
+			}
+			if time.Now().After(late) {
+				w.mu.Lock()
+				fmt.Printf("not all run: %+v\n", w.rec.Containers)
+				w.mu.Unlock()
+				return
+			}
+			if !recorded && w.anyRecorded() {
+				recorded = true
+				fmt.Println(saidRecorded)
 			}
 			if ended := w.failure(); ended != "" {
 				fmt.Println(ended)
 				return
 			}
 			if w.allRunning(2) {
-				fmt.Println("ready")
+				fmt.Println(saidReady)
 				return
 			}
 		}
@@ -88,16 +105,28 @@ func runChild(root string) int {
 	return fail(a.Run(ctx))
 }
 
-// allRunning tells whether n containers run and none was ever restarted.
+// allRunning tells whether n containers run, their probes having begun, and none was ever restarted.
 func (w *worker) allRunning(n int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.rec.Containers {
-		if c.Phase == lifecycle.Running && c.Restarts == 0 {
+		if c.Phase == lifecycle.Running && c.Ready && c.Restarts == 0 {
 			n--
 		}
 	}
 	return n == 0 && w.sandbox.Ready
+}
+
+// anyRecorded tells whether a container is on record as running, whether it is started yet or not.
+func (w *worker) anyRecorded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.rec.Containers {
+		if c.Phase == lifecycle.Running {
+			return true
+		}
+	}
+	return false
 }
 
 // failure says how a container ended that should not have, on one line.
@@ -112,8 +141,8 @@ func (w *worker) failure() string {
 	return ""
 }
 
-// startChild runs an agent until it has the pod; the returned function kills it.
-func startChild(t *testing.T, root string) (kill func()) {
+// startChild runs an agent until it says what is awaited of the pod; the returned function kills it.
+func startChild(t *testing.T, root, await string) (kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), childEnv+"="+root, "PODVINE_SHIM="+programs.Shim, "PODVINE_RUNC="+programs.Runc, "PODVINE_BOX="+programs.Box)
@@ -126,9 +155,14 @@ func startChild(t *testing.T, root string) (kill func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if line != "ready\n" {
-		t.Fatalf("child said %q, %v: %s", line, err, errs.String())
+	said := bufio.NewScanner(out)
+	for said.Scan() && said.Text() != await {
+		if said.Text() != saidRecorded {
+			t.Fatalf("child said %q: %s", said.Text(), errs.String())
+		}
+	}
+	if said.Text() != await {
+		t.Fatalf("child ended, %v: %s", said.Err(), errs.String())
 	}
 	return func() {
 		if err := cmd.Process.Kill(); err != nil {
@@ -161,12 +195,12 @@ func containerPids(t *testing.T, d podtest.Dirs) string {
 // holds a TCP stream: the same processes go on, no line and no byte is lost.
 func TestAgentKills(t *testing.T) {
 	d := podtest.NewDirs(t)
-	kill := startChild(t, d.Root)
+	kill := startChild(t, d.Root, saidReady)
 	before := containerPids(t, d)
 	stream := openStream(t, filepath.Join(d.Root, "run", "pods", "uid-kept", "ns", "net"))
 	for i := range kills {
 		kill()
-		kill = startChild(t, d.Root)
+		kill = startChild(t, d.Root, saidReady)
 		if now := containerPids(t, d); now != before {
 			t.Fatalf("after kill %d: %s, before %s", i, now, before)
 		}
@@ -177,6 +211,17 @@ func TestAgentKills(t *testing.T) {
 	kill()
 	d.Reboot(t) // the log must stand still while it is checked
 	checkCount(t, filepath.Join(d.Root, "log", "pods", "default_kept_uid-kept", "count", "0.log"))
+}
+
+// TestKilledWhileStarting kills the agent at about the time that it starts the containers: the next one finishes what
+// was begun, and no container counts as having ended.
+func TestKilledWhileStarting(t *testing.T) {
+	for range earlyKills {
+		d := podtest.NewDirs(t)
+		startChild(t, d.Root, saidRecorded)()
+		startChild(t, d.Root, saidReady)()
+		d.Reboot(t)
+	}
 }
 
 // echoStream sends numbered messages through one TCP connection all the time.

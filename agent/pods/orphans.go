@@ -79,8 +79,8 @@ func rebuildRecord(pod *corev1.Pod, found []runtime.Found) podRecord {
 }
 
 // absorb takes containers into a record that is older than they are: the agent
-// was killed before it wrote them down. It returns the ones to remove. It is
-// pure.
+// was killed before it wrote them down. It returns the ones to remove, those that
+// never ran among them: nothing is lost by making them again. It is pure.
 func absorb(rec *podRecord, found []runtime.Found) (stale []string) {
 	if rec.Containers == nil {
 		rec.Containers = map[string]lifecycle.Container{}
@@ -96,7 +96,7 @@ func absorb(rec *podRecord, found []runtime.Found) (stale []string) {
 		switch {
 		case name == "" && rec.InitID == "" && f.State == runtime.StateRunning:
 			rec.InitID, rec.InitPid = f.ID, f.Pid
-		case spec == nil || err != nil || n < c.Attempts || f.State == runtime.StateCreated:
+		case spec == nil || err != nil || n < c.Attempts || f.State == runtime.StateCreated || f.State == runtime.StateUnknown:
 			stale = append(stale, f.ID)
 		default:
 			fresh := rebuildContainer(rec.Pod, spec, f, n)

@@ -93,7 +93,12 @@ func (w *worker) startContainer(ctx context.Context, name string) {
 	n := w.rec.Containers[name].Attempts
 	w.mu.Unlock()
 	a := &attempt{w: w, pod: pod, spec: spec, n: n, id: newID()}
-	err := a.start(ctx)
+	w.settle(ctx, a, a.start(ctx))
+}
+
+// settle records what became of an attempt.
+func (w *worker) settle(ctx context.Context, a *attempt, err error) {
+	name := a.spec.Name
 	w.update(name, func(c *lifecycle.Container, r *running) {
 		r.busy, r.abort = lifecycle.Idle, nil
 		var wait *waitProblem
@@ -117,7 +122,7 @@ func (w *worker) startContainer(ctx context.Context, name string) {
 		}
 	})
 	if err != nil && ctx.Err() == nil {
-		w.agent.event(pod, name, corev1.EventTypeWarning, "Failed", "Error: "+failure(err))
+		w.agent.event(a.pod, name, corev1.EventTypeWarning, "Failed", "Error: "+failure(err))
 	}
 }
 
@@ -240,12 +245,17 @@ func (a *attempt) start(ctx context.Context) error {
 	if before != "" {
 		a.w.effect(func() { a.w.removeContainer(before) })
 	}
-	if err := ag.rt.Start(whole, a.id); err != nil {
+	return a.run(ctx, exited)
+}
+
+// run starts the container that was made and recorded.
+func (a *attempt) run(ctx context.Context, exited <-chan struct{}) error {
+	if err := a.w.agent.rt.Start(context.WithoutCancel(ctx), a.id); err != nil {
 		a.w.removeContainer(a.id)
 		a.w.update(a.spec.Name, func(c *lifecycle.Container, r *running) { r.exited = nil })
 		return err
 	}
-	ag.event(a.pod, a.spec.Name, corev1.EventTypeNormal, "Started", "Container started")
+	a.w.agent.event(a.pod, a.spec.Name, corev1.EventTypeNormal, "Started", "Container started")
 	return a.afterStart(ctx, exited)
 }
 

@@ -188,10 +188,15 @@ func (r *Runtime) prepareSnapshot(ctx context.Context, s Spec) ([]mount.Mount, e
 // Start lets a created container run.
 func (r *Runtime) Start(ctx context.Context, id string) error {
 	r.calls.Add(1)
-	if _, err := r.tasks.Start(r.Context(ctx), &tasksapi.StartRequest{ContainerID: id}); err != nil {
-		return fmt.Errorf("start container: %w", native(err))
+	_, err := r.tasks.Start(r.Context(ctx), &tasksapi.StartRequest{ContainerID: id})
+	if err == nil {
+		return nil
 	}
-	return nil
+	// An agent before this one may have asked for it when it died.
+	if now, getErr := r.tasks.Get(r.Context(ctx), &tasksapi.GetRequest{ContainerID: id}); getErr == nil && now.Process.Status == taskstate.Status_RUNNING {
+		return nil
+	}
+	return fmt.Errorf("start container: %w", native(err))
 }
 
 // WrittenBytes is what a container has written to its own root file system.

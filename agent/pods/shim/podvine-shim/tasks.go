@@ -20,6 +20,9 @@ import (
 // in (from children that kept its pipes) before its record is closed.
 const drainTimeout = 2 * time.Second
 
+// stepTimeout bounds a step of runc's, on a machine that does much else.
+const stepTimeout = 2 * time.Minute
+
 // tasks is containerd's runc task service with our own input and output.
 type tasks struct {
 	taskapi.TTRPCTaskService
@@ -88,8 +91,16 @@ func (t *tasks) open(k procKey, stdout string, terminal bool) (*proc, error) {
 	return p, nil
 }
 
+// whole is the context of a step that is not given up half-way when the agent that asked for it dies: a runc that is
+// killed in the midst of it leaves a container that is neither made nor started.
+func whole(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
+}
+
 // Create makes a container whose output we read.
 func (t *tasks) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	ctx, cancel := whole(ctx)
+	defer cancel()
 	k := procKey{container: r.ID}
 	p, err := t.open(k, r.Stdout, r.Terminal)
 	if err != nil {
@@ -128,6 +139,8 @@ func (t *tasks) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*empty
 
 // Start starts a created container or a prepared process.
 func (t *tasks) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	ctx, cancel := whole(ctx)
+	defer cancel()
 	resp, err := t.TTRPCTaskService.Start(ctx, r)
 	if r.ExecID == "" {
 		return resp, err
@@ -144,6 +157,8 @@ func (t *tasks) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.St
 
 // Delete forgets an ended process, once its output is in the log.
 func (t *tasks) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	ctx, cancel := whole(ctx)
+	defer cancel()
 	resp, err := t.TTRPCTaskService.Delete(ctx, r)
 	if err == nil {
 		t.drop(procKey{r.ID, r.ExecID})
