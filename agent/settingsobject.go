@@ -120,7 +120,12 @@ func (k *settingsKeeper) bootstrap() api.BootstrapHook {
 
 // follow takes over every change of the object until ctx ends.
 func (k *settingsKeeper) follow(ctx context.Context, client kubernetes.Interface) error {
-	only := fields.OneTermEqualSelector(metav1.ObjectNameField, settingsName).String()
+	return followConfigMap(ctx, client, settingsName, k.take)
+}
+
+// followConfigMap calls take with a ConfigMap of kube-system as it is, and after each change, until ctx ends.
+func followConfigMap(ctx context.Context, client kubernetes.Interface, name string, take func(*corev1.ConfigMap)) error {
+	only := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
@@ -135,8 +140,8 @@ func (k *settingsKeeper) follow(ctx context.Context, client kubernetes.Interface
 		}, client),
 		ObjectType: &corev1.ConfigMap{},
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(object any) { k.take(object.(*corev1.ConfigMap)) },
-			UpdateFunc: func(_, object any) { k.take(object.(*corev1.ConfigMap)) },
+			AddFunc:    func(object any) { take(object.(*corev1.ConfigMap)) },
+			UpdateFunc: func(_, object any) { take(object.(*corev1.ConfigMap)) },
 		},
 	})
 	controller.RunWithContext(ctx)

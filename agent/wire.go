@@ -87,6 +87,7 @@ type node struct {
 	network  *podNetwork
 	tunnels  *tunnels
 	dead     *deadNodes
+	images   *imageNetwork
 	pods     *pods.Agent
 
 	mu sync.Mutex
@@ -257,11 +258,12 @@ func (n *node) openPods(context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.images = newImageNetwork(n.dir.identity, n.peers, n.directory.all, n.log.With("part", "images"))
 	n.pods, err = pods.New(pods.Config{
 		NodeName: n.dir.NodeName, DataDir: n.dir.join("pods"), StateDir: filepath.Join(runDir, "pods"), ImageDir: n.dir.join("containerd"),
 		KubeletDir: n.config.KubeletDir, LogDir: filepath.Join(n.config.LogDir, "pods"), ContainerLogDir: filepath.Join(n.config.LogDir, "containers"),
 		SocketDir: filepath.Join(runDir, "s"), ShimPath: n.programs.Shim, RuncPath: n.programs.Runc, CgroupParent: cgroupName,
-		Client: as, Network: n.network,
+		Client: as, Network: n.network, ImagePeers: n.images, ImportedImages: n.images,
 		ClusterDNS: []string{n.settings.serviceAddress(dnsServiceOffset).String()}, ClusterDomain: n.settings.ClusterDomain,
 		NodeIPs: []string{n.address.String()}, NodeLabels: labels, NodeTaints: taints,
 		NodeAnnotations: map[string]string{NodeIDAnnotation: n.dir.NodeID},
@@ -288,6 +290,10 @@ func (n *node) run(ctx context.Context) error {
 		"dead nodes": n.dead.run,
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
+		},
+		"images for peers": func(ctx context.Context) error { return n.images.serve(ctx, n.pods.Images()) },
+		"list of imported images": func(ctx context.Context) error {
+			return followConfigMap(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup), ImagesObjectName, n.images.take)
 		},
 	}
 	if n.dir.Edge {

@@ -92,7 +92,7 @@ func importSample(ctx context.Context, client kubernetes.Interface, say func(str
 	if err := lab.WriteImage(&archive, lab.DemoImage, program); err != nil {
 		return err
 	}
-	return ImportImages(ctx, client, bytes.NewReader(archive.Bytes()), func(node string, images []string) {
+	return ImportImages(ctx, client, bytes.NewReader(archive.Bytes()), nil, func(node string, images []string) {
 		say("imported %s on %s", strings.Join(images, ", "), node)
 	})
 }

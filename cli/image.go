@@ -12,43 +12,57 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/podvine/podvine/agent"
 )
 
 func newImageCommand(streams Streams) *cobra.Command {
 	command := &cobra.Command{Use: "image", Short: "Bring container images to the nodes without a registry"}
-	command.AddCommand(newImageImport(streams), newImageList(streams))
+	command.AddCommand(newImageImport(streams), newImagePush(streams), newImageList(streams), newImageRemove(streams))
 	return command
 }
 
 func newImageImport(streams Streams) *cobra.Command {
-	return &cobra.Command{
+	var to []string
+	command := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Make the images of an OCI or docker archive available on every node (- reads the standard input)",
-		Args:  cobra.ExactArgs(1),
+		Long: `Makes the images of an OCI or docker archive available on every node. The archive goes to one node; the others get what they lack from
+each other, by digest. Nodes that are away now, or join later, do so when a pod asks for the image.
+
+An imported image has precedence over a registry's of the same name, until ` + "`podvine image rm`" + `.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
-			client, _, err := newClient()
-			if err != nil {
-				return err
-			}
 			file, err := archiveFile(streams.In, args[0])
 			if err != nil {
 				return err
 			}
-			defer file.Close()
-			return ImportImages(command.Context(), client, file, func(node string, images []string) {
-				fmt.Fprintf(streams.Out, "%s: %s\n", node, strings.Join(images, ", "))
-			})
+			return importFile(command.Context(), streams, file, to)
 		},
 	}
+	addToFlag(command, &to)
+	return command
 }
 
-// archiveFile opens the archive as a file that can be read once for each node. What comes from a pipe is kept in a
-// temporary file that has no name any more.
+func addToFlag(command *cobra.Command, to *[]string) {
+	command.Flags().StringSliceVar(to, "to", nil, "nodes that get a copy now (default: all); others fetch theirs when a pod needs it")
+}
+
+// importFile imports an archive and closes it.
+func importFile(ctx context.Context, streams Streams, file *os.File, to []string) error {
+	defer file.Close()
+	client, _, err := newClient()
+	if err != nil {
+		return err
+	}
+	return ImportImages(ctx, client, file, to, func(node string, images []string) {
+		fmt.Fprintf(streams.Out, "%s: %s\n", node, strings.Join(images, ", "))
+	})
+}
+
+// archiveFile opens the archive as a file. What comes from a pipe is kept in a temporary file that has no name any more, so that
+// nothing begins before all of it is there.
 func archiveFile(in io.Reader, path string) (*os.File, error) {
 	if path != "-" {
 		file, err := os.Open(path)
@@ -62,41 +76,13 @@ func archiveFile(in io.Reader, path string) (*os.File, error) {
 		return nil, fmt.Errorf("keep the archive: %w", err)
 	}
 	_, err = io.Copy(file, in)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
 	if err := errors.Join(err, os.Remove(file.Name())); err != nil {
 		return nil, errors.Join(fmt.Errorf("keep the archive: %w", err), file.Close())
 	}
 	return file, nil
-}
-
-// ImportImages sends the archive to every node and calls done with the names that each has imported.
-func ImportImages(ctx context.Context, client kubernetes.Interface, archive io.ReadSeeker, done func(node string, images []string)) error {
-	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("list nodes: %w", err)
-	}
-	if len(nodes.Items) == 0 {
-		return errors.New("import images: the cluster has no nodes yet")
-	}
-	for _, node := range nodes.Items {
-		if _, err := archive.Seek(0, io.SeekStart); err != nil {
-			return fmt.Errorf("read the archive: %w", err)
-		}
-		content, err := onNode(client.CoreV1().RESTClient().Post(), node.Name).Body(io.NopCloser(archive)).SetHeader("Content-Type", "application/x-tar").DoRaw(ctx)
-		if err != nil {
-			return fmt.Errorf("import images on %s: %w", node.Name, err)
-		}
-		var imported []string
-		if err := json.Unmarshal(content, &imported); err != nil {
-			return fmt.Errorf("import images on %s: read the answer: %w", node.Name, err)
-		}
-		done(node.Name, imported)
-	}
-	return nil
-}
-
-// onNode directs a request at the node's list of images, through the API server.
-func onNode(request *rest.Request, node string) *rest.Request {
-	return request.Resource("nodes").Name(node).SubResource("proxy").Suffix(agent.ImagesPath)
 }
 
 // heldImage is an image and the nodes that hold it.
@@ -116,7 +102,7 @@ func newImageList(streams Streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			held, err := heldImages(command.Context(), client)
+			held, err := heldImages(command.Context(), client, func(text string) { fmt.Fprintln(streams.Err, text) })
 			if err != nil {
 				return err
 			}
@@ -139,23 +125,27 @@ func newImageList(streams Streams) *cobra.Command {
 	return command
 }
 
-func heldImages(ctx context.Context, client kubernetes.Interface) ([]heldImage, error) {
-	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+// heldImages asks the nodes that can be asked; notice hears of the others.
+func heldImages(ctx context.Context, client kubernetes.Interface, notice func(string)) ([]heldImage, error) {
+	ready, away, err := readyNodes(ctx, client)
 	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
+		return nil, err
+	}
+	for _, node := range away {
+		notice(fmt.Sprintf("%s is not ready: what it holds is not known now", node))
 	}
 	held := map[agent.Image][]string{}
-	for _, node := range nodes.Items {
-		content, err := onNode(client.CoreV1().RESTClient().Get(), node.Name).DoRaw(ctx)
+	for _, node := range ready {
+		content, err := onNode(client.CoreV1().RESTClient().Get(), node).DoRaw(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("list images of %s: %w", node.Name, err)
+			return nil, fmt.Errorf("list images of %s: %w", node, err)
 		}
 		var images []agent.Image
 		if err := json.Unmarshal(content, &images); err != nil {
-			return nil, fmt.Errorf("list images of %s: read the answer: %w", node.Name, err)
+			return nil, fmt.Errorf("list images of %s: read the answer: %w", node, err)
 		}
 		for _, image := range images {
-			held[image] = append(held[image], node.Name)
+			held[image] = append(held[image], node)
 		}
 	}
 	list := make([]heldImage, 0, len(held))

@@ -1,5 +1,5 @@
 // Package peer carries bytes between the members of a cluster: mutual TLS on one port, with a protocol for each purpose
-// (Raft, the store, the API of edges, the agents' own calls), chosen by ALPN.
+// (Raft, the store, the API of edges, images, the agents' own calls), chosen by ALPN.
 //
 // Role: who a peer is comes from its certificate alone, never from its address: [Network.Dial] reaches a node by its UUID at
 // the address that the caller's Resolve knows now, and refuses whoever answers there as somebody else. A protocol may be
@@ -35,6 +35,8 @@ const (
 	ProtocolAPI = "podvine-api"
 	// ProtocolAgent is HTTP between agents.
 	ProtocolAgent = "podvine-agent"
+	// ProtocolImage is HTTP for parts of images, by digest, between any members.
+	ProtocolImage = "podvine-image"
 )
 
 const (

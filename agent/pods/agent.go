@@ -91,7 +91,9 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.images = images.New(a.rt, cfg.PullStallTimeout)
+	a.images = images.New(a.rt, images.Config{
+		NodeName: cfg.NodeName, Stall: cfg.PullStallTimeout, Peers: cfg.ImagePeers, Catalog: cfg.ImportedImages, Log: cfg.Log,
+	})
 	a.objects = objects.New(cfg.Client, a.vault, cfg.Log, a.objectsChanged)
 	a.startRecorder()
 	a.watchServices()

@@ -139,6 +139,9 @@ type Config struct {
 	// PullStallTimeout is how long a pull may receive nothing; default
 	// images.DefaultStallTimeout.
 	PullStallTimeout time.Duration
+	// ImagePeers are asked for images before registries, ImportedImages knows those that no registry has; both may be nil.
+	ImagePeers     images.Peers
+	ImportedImages images.Catalog
 	// SkipNode leaves the Node object alone (tests, static runs).
 	SkipNode bool
 	// Log is quiet when idle.

@@ -306,7 +306,9 @@ func (a *attempt) ensureImage(ctx context.Context) error {
 	if err != nil {
 		return &waitProblem{reason: "ImageInspectError", err: err}
 	}
-	if have && policy != corev1.PullAlways {
+	// A container that ran before keeps its image: it must start again when nobody can be asked.
+	outdated := policy == corev1.PullIfNotPresent && a.n == 0 && ag.images.Outdated(info)
+	if have && policy != corev1.PullAlways && !outdated {
 		say(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", name))
 		a.image = info
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"time"
 
@@ -111,6 +112,9 @@ func (s *Store) candidates(all []runtime.ImageInfo) []Candidate {
 	defer s.mu.Unlock()
 	var out []Candidate
 	for _, i := range all {
+		if record, ok := s.imported(i.Name); ok && string(record.Digest) == i.Digest && slices.Contains(record.Keepers, s.config.NodeName) {
+			continue // no registry could give it back
+		}
 		last := s.used[i.ConfigDigest]
 		if i.CreatedAt.After(last) {
 			last = i.CreatedAt

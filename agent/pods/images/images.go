@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -27,12 +28,26 @@ import (
 	"github.com/podvine/podvine/agent/pods/runtime"
 )
 
+// Config is what a [Store] may have. The zero value pulls from registries alone.
+type Config struct {
+	// NodeName is this node's.
+	NodeName string
+	// Stall is how long a pull may receive nothing from a registry; 0 is DefaultStallTimeout.
+	Stall time.Duration
+	// Peers are asked before the registry; nil asks none.
+	Peers Peers
+	// Catalog knows the images that were imported into the cluster; nil knows none.
+	Catalog Catalog
+	// Log hears of peers that fail; nil is silent.
+	Log *slog.Logger
+}
+
 // Store is the node's image store.
 type Store struct {
-	rt    *runtime.Runtime
-	slots chan struct{}
-	// stall is how long a pull may receive nothing.
-	stall time.Duration
+	rt        *runtime.Runtime
+	config    Config
+	slots     chan struct{}
+	transfers chan struct{}
 
 	// changed holds a token after the set of images changed.
 	changed chan struct{}
@@ -44,16 +59,27 @@ type Store struct {
 	registries map[string]*registry // in use, by host
 }
 
-// New makes a Store over rt's content. A pull that receives nothing for stall
-// is given up; 0 is DefaultStallTimeout.
-func New(rt *runtime.Runtime, stall time.Duration) *Store {
-	if stall <= 0 {
-		stall = DefaultStallTimeout
+// New makes a Store over rt's content.
+func New(rt *runtime.Runtime, config Config) *Store {
+	if config.Stall <= 0 {
+		config.Stall = DefaultStallTimeout
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Store{
-		rt: rt, slots: make(chan struct{}, MaxParallelPulls), stall: stall, changed: make(chan struct{}, 1),
-		used: map[string]time.Time{}, flights: map[string]*flight{}, registries: map[string]*registry{},
+		rt: rt, config: config, slots: make(chan struct{}, MaxParallelPulls), transfers: make(chan struct{}, maxPeerTransfers),
+		changed: make(chan struct{}, 1),
+		used:    map[string]time.Time{}, flights: map[string]*flight{}, registries: map[string]*registry{},
 	}
+}
+
+// imported finds the record of an image.
+func (s *Store) imported(name string) (Record, bool) {
+	if s.config.Catalog == nil {
+		return Record{}, false
+	}
+	return s.config.Catalog.Imported(name)
 }
 
 // Changed receives after images came or went.
@@ -98,14 +124,20 @@ func (s *Store) Find(ctx context.Context, name string) (info runtime.ImageInfo, 
 	return runtime.ImageInfo{}, false, nil
 }
 
+// Outdated tells whether another image was imported into the cluster under the name since.
+func (s *Store) Outdated(info runtime.ImageInfo) bool {
+	record, ok := s.imported(info.Name)
+	return ok && info.Digest != "" && string(record.Digest) != info.Digest
+}
+
 func (s *Store) touch(digest string) {
 	s.mu.Lock()
 	s.used[digest] = time.Now()
 	s.mu.Unlock()
 }
 
-// Import adds the images of an OCI or docker archive and returns their names.
-func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
+// Import adds the images of an OCI or docker archive and returns what the cluster must know to have them everywhere.
+func (s *Store) Import(ctx context.Context, r io.Reader) ([]Record, error) {
 	defer s.notify()
 	ctx = s.rt.Context(ctx)
 	c := s.rt.Client()
@@ -119,7 +151,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("import image archive: %w", err)
 	}
-	var names []string
+	var records []Record
 	for _, img := range got {
 		full := clean(img.Name)
 		if full != img.Name {
@@ -127,21 +159,23 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
 			if _, err := c.ImageService().Create(ctx, alias); errdefs.IsAlreadyExists(err) {
 				_, err = c.ImageService().Update(ctx, alias, "target")
 				if err != nil {
-					return names, fmt.Errorf("name image %s: %w", full, err)
+					return records, fmt.Errorf("name image %s: %w", full, err)
 				}
 			} else if err != nil {
-				return names, fmt.Errorf("name image %s: %w", full, err)
+				return records, fmt.Errorf("name image %s: %w", full, err)
 			}
 		}
 		if err := client.NewImage(c, img).Unpack(ctx, runtime.Snapshotter); err != nil {
-			return names, fmt.Errorf("unpack image %s: %w", full, err)
+			return records, fmt.Errorf("unpack image %s: %w", full, err)
 		}
-		names = append(names, full)
+		records = append(records, Record{
+			Name: full, Digest: img.Target.Digest, MediaType: img.Target.MediaType, SizeBytes: img.Target.Size, Time: time.Now().UTC(),
+		})
 	}
-	if len(names) == 0 {
+	if len(records) == 0 {
 		return nil, errors.New("import image archive: it names no image")
 	}
-	return names, nil
+	return records, nil
 }
 
 // List returns all images.

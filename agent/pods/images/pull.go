@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 
 	"github.com/podvine/podvine/agent/pods/runtime"
 )
@@ -46,7 +48,8 @@ type flight struct {
 	cancel  context.CancelFunc
 }
 
-// Pull fetches an image from its registry, trying the credentials in order.
+// Pull fetches an image: what a record or a digest names, from peers that hold it; the rest from its registry, trying the
+// credentials in order. A tag is the registry's to resolve, with the credentials, before any peer is asked.
 // Callers that want the same with the same credentials share one pull, which
 // is given up when the last of them is.
 func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runtime.ImageInfo, error) {
@@ -54,12 +57,34 @@ func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runt
 	if err != nil {
 		return runtime.ImageInfo{}, err
 	}
-	tries := matching(creds, hostOf(full), full)
-	if len(tries) == 0 {
-		tries = []Credential{{}}
+	wanted := order{name: full, tries: matching(creds, hostOf(full), full)}
+	wanted.record, _ = s.imported(full)
+	return s.get(ctx, wanted)
+}
+
+// Fetch brings an imported image from the nodes that hold it.
+func (s *Store) Fetch(ctx context.Context, record Record) (runtime.ImageInfo, error) {
+	if err := record.Check(); err != nil {
+		return runtime.ImageInfo{}, err
 	}
-	key := full + fmt.Sprint(tries)
-	f := s.board(ctx, key, full, tries)
+	return s.get(ctx, order{name: record.Name, record: record})
+}
+
+// order is what a pull is to bring: an image by its complete name, and what is known of it.
+type order struct {
+	name  string
+	tries []Credential
+	// record is zero for an image of a registry.
+	record Record
+}
+
+func (s *Store) get(ctx context.Context, wanted order) (runtime.ImageInfo, error) {
+	if len(wanted.tries) == 0 {
+		wanted.tries = []Credential{{}}
+	}
+	key := fmt.Sprint(wanted.name, wanted.tries, wanted.record.Digest)
+	f := s.board(ctx, key, wanted)
+	var err error
 	select {
 	case <-f.done:
 		err = f.err
@@ -71,11 +96,11 @@ func (s *Store) Pull(ctx context.Context, name string, creds []Credential) (runt
 		return runtime.ImageInfo{}, err
 	}
 	s.notify()
-	return s.rt.ImageInfo(ctx, full)
+	return s.rt.ImageInfo(ctx, wanted.name)
 }
 
 // board joins the pull under way, or begins it.
-func (s *Store) board(ctx context.Context, key, full string, tries []Credential) *flight {
+func (s *Store) board(ctx context.Context, key string, wanted order) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.flights[key]
@@ -85,7 +110,7 @@ func (s *Store) board(ctx context.Context, key, full string, tries []Credential)
 		f = &flight{done: make(chan struct{}), cancel: cancel}
 		s.flights[key] = f
 		go func() {
-			f.err = s.fly(fctx, full, tries)
+			f.err = s.fly(fctx, wanted)
 			s.mu.Lock()
 			if s.flights[key] == f {
 				delete(s.flights, key)
@@ -120,8 +145,8 @@ type registry struct {
 }
 
 // fly pulls as soon as there is a place for it.
-func (s *Store) fly(ctx context.Context, full string, tries []Credential) error {
-	from, release := s.enter(hostOf(full))
+func (s *Store) fly(ctx context.Context, wanted order) error {
+	from, release := s.enter(hostOf(wanted.name))
 	defer release()
 	for _, slots := range []chan struct{}{from.slots, s.slots} {
 		select {
@@ -132,8 +157,8 @@ func (s *Store) fly(ctx context.Context, full string, tries []Credential) error 
 		}
 	}
 	var errs error
-	for _, c := range tries {
-		if errs = s.pull(ctx, full, c); errs == nil || errors.Is(errs, ErrStalled) {
+	for _, c := range wanted.tries {
+		if errs = s.pull(ctx, wanted, c); errs == nil || errors.Is(errs, ErrStalled) {
 			return errs
 		}
 	}
@@ -159,13 +184,20 @@ func (s *Store) enter(host string) (*registry, func()) {
 	}
 }
 
-func (s *Store) pull(ctx context.Context, full string, cred Credential) error {
+func (s *Store) pull(ctx context.Context, wanted order, cred Credential) error {
 	fctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	p := &progress{}
-	go p.watch(fctx, s.stall, giveUp)
+	go p.watch(fctx, s.config.Stall, giveUp)
 	c := s.rt.Client()
-	img, err := c.Fetch(fctx, full, client.WithResolver(resolver(cred, p)), client.WithPlatformMatcher(platforms.Default()))
+	from := source{Resolver: resolver(cred, p)}
+	options := []client.RemoteOpt{client.WithPlatformMatcher(platforms.Default())}
+	if s.config.Peers != nil {
+		peers := &peerPull{store: s}
+		from = s.known(fctx, wanted, from, peers)
+		options = append(options, client.WithImageHandler(images.HandlerFunc(peers.handle)))
+	}
+	img, err := c.Fetch(fctx, wanted.name, append(options, client.WithResolver(from))...)
 	if cause := context.Cause(fctx); err != nil && errors.Is(cause, ErrStalled) {
 		err = cause
 	}
@@ -174,9 +206,26 @@ func (s *Store) pull(ctx context.Context, full string, cred Credential) error {
 		err = client.NewImage(c, img).Unpack(ctx, runtime.Snapshotter)
 	}
 	if err != nil {
-		return fmt.Errorf("failed to pull and unpack image %q: %w", full, err)
+		return fmt.Errorf("failed to pull and unpack image %q: %w", wanted.name, err)
 	}
 	return nil
+}
+
+// known adds to a source what it need not ask the registry for: which image the name stands for.
+func (s *Store) known(ctx context.Context, wanted order, from source, peers *peerPull) source {
+	if wanted.record.Digest != "" {
+		from.known, from.imported = wanted.record.descriptor(), true
+		return from
+	}
+	ref, err := reference.ParseNamed(wanted.name)
+	if err != nil {
+		return from // the registry's resolver says so
+	}
+	if digested, ok := ref.(reference.Digested); ok {
+		peers.asked = true
+		from.known, peers.holders = s.config.Peers.Holders(ctx, digested.Digest())
+	}
+	return from
 }
 
 func resolver(c Credential, p *progress) remotes.Resolver {

@@ -371,4 +371,10 @@ func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
 			t.Errorf("%s is of cluster %s, h1 of %s", host, status.Cluster, cluster)
 		}
 	}
+	// It was not there when the image was imported, and has no registry to ask.
+	if on := holders(t, appImage); slices.Contains(on, "h3") {
+		t.Errorf("the new h3 holds the image already: %v", on)
+	}
+	run(t, "h1", "kubectl", "wait", "--for=condition=Ready", "node/h3", "--timeout=60s")
+	runOn(t, "h3", "on-the-new", appImage)
 }

@@ -222,7 +222,7 @@ func namespaceRoles(namespace string) []role {
 		return rules(may(read+" create update", "coordination.k8s.io", "leases"), may(read+" create update", "coordination.k8s.io", "leasecandidates"))
 	}
 	return []role{
-		{name: "podvine:settings-reader", rules: rules(may(read, core, "configmaps", "podvine-settings"))},
+		{name: "podvine:settings-reader", rules: rules(may(read, core, "configmaps", "podvine-settings", "podvine-images"))},
 		{name: "extension-apiserver-authentication-reader", rules: rules(may(read, core, "configmaps", "extension-apiserver-authentication"))},
 		{name: "system:controller:bootstrap-signer", rules: rules(may(read, core, "secrets"))},
 		{name: "system:controller:cloud-provider", rules: rules(may("create "+read, core, "configmaps"))},
@@ -237,7 +237,7 @@ func namespaceBindings(namespace string) []binding {
 		return []binding{{name: "system:controller:bootstrap-signer", subjects: []string{"account kube-system/bootstrap-signer"}}}
 	}
 	return []binding{
-		// Every node, also one without a replica, keeps a copy of the cluster's settings.
+		// Every node, also one without a replica, keeps a copy of the cluster's settings and of the list of imported images.
 		{name: "podvine:settings-reader", subjects: []string{"group system:nodes"}},
 		{name: "system::extension-apiserver-authentication-reader", ref: "extension-apiserver-authentication-reader",
 			subjects: []string{"user system:kube-controller-manager", "user system:kube-scheduler"}},
