@@ -27,6 +27,9 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == "pause" {
 		os.Exit(pause())
 	}
+	if len(os.Args) == 2 && os.Args[1] == infoArgument {
+		os.Exit(info())
+	}
 	registry.Register(&plugin.Registration{
 		Type:     plugins.TTRPCPlugin,
 		ID:       "task",
