@@ -83,6 +83,24 @@ func TestKilledNetdBringsTheTunnelBack(t *testing.T) {
 	}
 }
 
+// A node that forgets a peer and gets it back greets it: the peer still holds the old session, and sends into the void.
+func TestPeerThatComesBackIsGreeted(t *testing.T) {
+	m := newMesh(t, tunnel.WireGuard, 2, outer4)
+	h1, h2 := m.hosts[0], m.hosts[1]
+	a, b := h1.web("a"), h2.web("b")
+	h1.expect(a.netns, at(b.v4), "b", a.v4)
+	alone := h1.state()
+	alone.Peers = nil
+	h1.set(alone)
+	h1.set(h1.state())
+	begun := time.Now()
+	h2.expect(b.netns, at(a.v4), "a", b.v4)
+	// Without a greeting it is 15 s, after which the other side notices by itself.
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("the way back was there after %v", took)
+	}
+}
+
 // What a burst of traffic takes is bounded, and given back.
 func TestMemoryOfNetdIsBounded(t *testing.T) {
 	m := newMesh(t, tunnel.WireGuard, 2, outer4)

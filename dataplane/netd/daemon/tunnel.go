@@ -68,7 +68,9 @@ func (t *tunnel) set(config *wireguard.Config) error {
 	}
 	var err error
 	if t.device == nil {
-		t.device, err = userspace.Open(config, nil, t.log)
+		if t.device, err = userspace.Open(config, nil, t.log); err == nil {
+			t.device.Greet(nil)
+		}
 	} else {
 		err = t.device.Set(config)
 	}

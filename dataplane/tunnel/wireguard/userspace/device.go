@@ -70,7 +70,7 @@ func Open(config *wireguard.Config, file *os.File, log *slog.Logger) (*Device, e
 	d := &Device{log: log, file: file, gates: newGates(), stop: make(chan struct{})}
 	d.device = device.NewDevice(&gatedLink{native, d.gates}, &gatedBind{conn.NewDefaultBind(), d.gates}, quietLogger(log))
 	d.config = wireguard.Config{Link: config.Link}
-	if err := d.Set(config); err != nil {
+	if _, err := d.configureLocked(config); err != nil { // nobody else has it yet
 		return nil, errors.Join(err, d.Close())
 	}
 	if err := d.device.Up(); err != nil {
@@ -87,24 +87,35 @@ func closeFile(file *os.File) error {
 	return file.Close()
 }
 
-// Set makes the device what the configuration says. Only what differs is written: sessions of unchanged peers go on.
+// Set makes the device what the configuration says. Only what differs is written: sessions of unchanged peers go on, and
+// new peers are greeted.
 func (d *Device) Set(config *wireguard.Config) error {
-	if err := config.Check(); err != nil {
-		return fmt.Errorf("configure tunnel: %w", err)
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	added, err := d.configureLocked(config)
+	if err != nil {
+		return err
+	}
+	d.greetLocked(added)
+	return nil
+}
+
+// configureLocked returns the peers that are new.
+func (d *Device) configureLocked(config *wireguard.Config) (added []wireguard.Key, err error) {
+	if err := config.Check(); err != nil {
+		return nil, fmt.Errorf("configure tunnel: %w", err)
+	}
 	if d.closed {
-		return errClosed
+		return nil, errClosed
 	}
 	if config.Link != d.config.Link {
-		return fmt.Errorf("configure tunnel: it is on link %s, not %s", d.config.Link, config.Link)
+		return nil, fmt.Errorf("configure tunnel: it is on link %s, not %s", d.config.Link, config.Link)
 	}
 	var text strings.Builder
 	if config.PublicKey != d.config.PublicKey {
 		private, err := wireguard.ReadPrivateKey(config.KeyFile, config.PublicKey)
 		if err != nil {
-			return fmt.Errorf("configure tunnel: %w", err)
+			return nil, fmt.Errorf("configure tunnel: %w", err)
 		}
 		bytes := private.Bytes()
 		fmt.Fprintf(&text, "private_key=%s\n", hex.EncodeToString(bytes[:]))
@@ -120,11 +131,20 @@ func (d *Device) Set(config *wireguard.Config) error {
 		if err := d.device.IpcSet(text.String()); err != nil {
 			// Half of it may be done: the next call begins from nothing. The library's error names lines, but no keys.
 			d.config = wireguard.Config{Link: config.Link}
-			return fmt.Errorf("configure tunnel: %w", err)
+			return nil, fmt.Errorf("configure tunnel: %w", err)
+		}
+	}
+	had := make(map[wireguard.Key]bool, len(d.config.Peers))
+	for _, p := range d.config.Peers {
+		had[p.PublicKey] = true
+	}
+	for _, p := range config.Peers {
+		if !had[p.PublicKey] {
+			added = append(added, p.PublicKey)
 		}
 	}
 	d.config = *config
-	return nil
+	return added, nil
 }
 
 // Greet begins sessions with peers, or with all when none are named, instead of waiting for something to send: a peer that
@@ -140,6 +160,10 @@ func (d *Device) Greet(keys []wireguard.Key) {
 			keys = append(keys, p.PublicKey)
 		}
 	}
+	d.greetLocked(keys)
+}
+
+func (d *Device) greetLocked(keys []wireguard.Key) {
 	for _, key := range keys {
 		peer := d.device.LookupPeer(device.NoisePublicKey(key))
 		if peer == nil {
