@@ -88,6 +88,12 @@ func (t *tunnels) run(ctx context.Context, link *tunnel.Tunnel, ranges []netip.P
 	}
 	published := false
 	for {
+		if !t.credible() {
+			if !t.wait(ctx, true) {
+				return
+			}
+			continue
+		}
 		if !published {
 			published = t.publish(ctx, link.PublicKey())
 		}
@@ -103,6 +109,13 @@ func (t *tunnels) run(ctx context.Context, link *tunnel.Tunnel, ranges []netip.P
 			return
 		}
 	}
+}
+
+// credible reports whether the nodes that are known are the cluster's: one that knows not even this node is no view of it,
+// but a replica that has not caught up since its start. Peers that it lacks must not be cut off.
+func (t *tunnels) credible() bool {
+	_, err := t.node.nodeLister().Get(t.node.dir.NodeName)
+	return err == nil
 }
 
 // wait returns when there is something to do, or false when ctx ends.

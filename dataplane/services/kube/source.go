@@ -232,8 +232,8 @@ func (s *Source) Run(ctx context.Context) error {
 
 // step hands on what is dirty. On an error everything stays noted. It returns the place that is in effect.
 func (s *Source) step(ctx context.Context, last place) (place, error) {
-	here, err := s.here()
-	if err != nil {
+	here, known, err := s.here()
+	if err != nil || !known {
 		return last, err
 	}
 	s.mu.Lock()
@@ -257,17 +257,17 @@ func (s *Source) step(ctx context.Context, last place) (place, error) {
 	return last, err
 }
 
-func (s *Source) here() (place, error) {
-	here := place{node: s.config.NodeName}
+// here finds this node's place. A view of the cluster that does not know this node is none: the API's own store has not caught
+// up since its start, and what it lacks must not be taken for deleted. This node's arrival has everything looked at.
+func (s *Source) here() (here place, known bool, err error) {
 	node, err := s.nodes.Get(s.config.NodeName)
 	if apierrors.IsNotFound(err) {
-		return here, nil
+		return place{}, false, nil
 	}
 	if err != nil {
-		return here, fmt.Errorf("find this node: %w", err)
+		return place{}, false, fmt.Errorf("find this node: %w", err)
 	}
-	here.zone = node.Labels[corev1.LabelTopologyZone]
-	return here, nil
+	return place{node: s.config.NodeName, zone: node.Labels[corev1.LabelTopologyZone]}, true, nil
 }
 
 func (s *Source) full(ctx context.Context, here place) error {

@@ -128,7 +128,7 @@ func webSlice(node string, addresses ...string) *discoveryv1.EndpointSlice {
 }
 
 func TestSourceFollowsTheCluster(t *testing.T) {
-	client := fake.NewClientset(webObject(), webSlice("here", "10.244.0.5"))
+	client := fake.NewClientset(webObject(), webSlice("here", "10.244.0.5"), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})
 	factory := informers.NewSharedInformerFactory(client, 0)
 	// The first full state is refused once: it must come again.
 	r := &recorder{failures: 1}
@@ -239,6 +239,50 @@ func TestTriggerTimes(t *testing.T) {
 	registry.MustRegister(m.programming)
 	m.programmed([]time.Time{m.started.Add(-time.Hour), time.Now()})
 	expectMetrics(t, registry, map[string]float64{"kubeproxy_network_programming_duration_seconds": 1})
+}
+
+// A view without this node is none: what a restarted replica has before it has caught up must not take services away.
+func TestViewWithoutThisNodeChangesNothing(t *testing.T) {
+	client := fake.NewClientset()
+	factory := informers.NewSharedInformerFactory(client, 0)
+	r := &recorder{services: map[string]services.Service{"default/kept": {Name: "default/kept"}}, names: map[string]dns.Service{"default/kept": {}}}
+	source, err := New(Config{Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer factory.Shutdown()
+	defer cancel()
+	factory.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), source.synced...) {
+		t.Fatal("no sync")
+	}
+	source.all = true
+	nowhere := place{node: "\x00"}
+	if here, err := source.step(ctx, nowhere); err != nil || here != nowhere || r.sets != 0 || len(r.services) != 1 || len(r.names) != 1 {
+		t.Errorf("%+v, %v: %d full states, %v and %v are left", here, err, r.sets, r.services, r.names)
+	}
+	for _, create := range []func() error{
+		func() error {
+			_, err := client.CoreV1().Services("default").Create(ctx, webObject(), metav1.CreateOptions{})
+			return err
+		},
+		func() error {
+			_, err := client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}}, metav1.CreateOptions{})
+			return err
+		},
+	} {
+		if err := create(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- source.Run(ctx) }()
+	r.eventually(t, "served", func() bool { return r.sets == 1 && len(r.services) == 1 && r.services["default/web"].Name != "" })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestConvert(t *testing.T) {
