@@ -97,7 +97,7 @@ func OpenPackets(dir string) (*Packets, error) {
 	}
 	p := &Packets{dir: dir}
 	if err := open(dir, spec, &p.objects); err != nil {
-		return nil, unsupported("traffic-control programs with peer redirection", "5.10", err)
+		return nil, unsupported("traffic-control programs with peer redirection and a look at MTUs", "5.12", err)
 	}
 	m := &p.objects.packetsMaps
 	p.Settings, p.Pods, p.Remotes, p.Flows, p.FlowLoad = m.PvSettings, m.PvPods, m.PvRemotes, m.PvFlows, m.PvFlowLoad

@@ -27,23 +27,28 @@ func BenchmarkConnect(b *testing.B) {
 	}
 }
 
-// BenchmarkEcho compares sending 64 KiB there and back over a connection to a pod's address and over one to its service.
+// BenchmarkEcho compares sending 64 KiB there and back over a connection to a pod's address and over one to its service, alone
+// and among many.
 func BenchmarkEcho(b *testing.B) {
 	n := newNode(b)
 	web := n.web("web")
-	n.set(webService(ready(web)))
 	pod, service := netip.AddrPortFrom(web.v4, 8080), netip.AddrPortFrom(vip4, 80)
-	conns := map[netip.AddrPort]net.Conn{}
-	for _, to := range []netip.AddrPort{pod, service} {
-		conn, err := testhost.DialTCP("", to)
-		must(b, err)
-		defer conn.Close()
-		_, err = testhost.ReadAnswer(conn)
-		must(b, err)
-		must(b, conn.SetDeadline(time.Time{}))
-		conns[to] = conn
+	for _, count := range []int{1, 1000, 30_000} {
+		n.set(append(crowd(count-1), webService(ready(web)))...)
+		b.Run(fmt.Sprintf("services=%d", count), func(b *testing.B) {
+			conns := map[netip.AddrPort]net.Conn{}
+			for _, to := range []netip.AddrPort{pod, service} {
+				conn, err := testhost.DialTCP("", to)
+				must(b, err)
+				defer conn.Close()
+				_, err = testhost.ReadAnswer(conn)
+				must(b, err)
+				must(b, conn.SetDeadline(time.Time{}))
+				conns[to] = conn
+			}
+			compare(b, "echo", func(to netip.AddrPort) time.Duration { return echo(b, conns[to]) }, pod, service)
+		})
 	}
-	compare(b, "echo", func(to netip.AddrPort) time.Duration { return echo(b, conns[to]) }, pod, service)
 }
 
 // compare alternates between the pod and the service and reports the medians.

@@ -45,16 +45,20 @@ func TestDeadNodesLoseTrafficAndConnections(t *testing.T) {
 	} {
 		conns = append(conns, dialAll(t, c.place, c.to, 1)...)
 	}
-	dead := func(nodes ...string) uint64 {
+	tell := func(silent bool, nodes ...string) uint64 {
 		t.Helper()
-		set := map[string]bool{}
+		set, quiet := map[string]bool{}, map[string]bool{}
 		for _, node := range nodes {
 			set[node] = true
 		}
 		before := n.proxy.Stats().Writes
-		must(t, n.proxy.SetDeadNodes(context.Background(), set))
+		if silent {
+			quiet = set
+		}
+		must(t, n.proxy.SetDeadNodes(context.Background(), set, quiet))
 		return n.proxy.Stats().Writes - before
 	}
+	dead := func(nodes ...string) uint64 { t.Helper(); return tell(true, nodes...) }
 	askAll := func(what string, want ...string) {
 		t.Helper()
 		for _, w := range []struct {
@@ -90,6 +94,15 @@ func TestDeadNodesLoseTrafficAndConnections(t *testing.T) {
 
 	n.set(webService(append(ready(web), distant...)))
 	askAll("all alive", "web", "distant")
+	// While the agent of a node is away its connections go on.
+	if made := tell(false, "n2"); made == 0 {
+		t.Error("no write for a node whose agent is away")
+	}
+	askAll("the agent of n2 is away", "web")
+	for i, conn := range conns {
+		expectEcho(t, i, conn)
+	}
+	dead()
 	// Four sets, each one backend: at most four writes and the head.
 	if made := dead("n2", "n7"); made == 0 || made > 20 {
 		t.Errorf("%d writes for a node that died, want 1 to 20", made)

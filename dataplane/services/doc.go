@@ -7,7 +7,8 @@
 // table.go), each of which leaves the maps consistent: a client never meets a backend that neither the old nor the new
 // form of its service has. All of that is pure; maps.go carries the writes out.
 //
-// [Proxy.SetDeadNodes] takes from gossip which nodes look dead: their endpoints, and connections to them, end at once.
+// [Proxy.SetDeadNodes] takes from gossip which nodes look dead: their endpoints get no more traffic, and connections to those
+// whose machine is silent too end at once.
 //
 // Vocabulary: a frontend is an address that clients ask for; it leads to two sets of backends, one for what starts on
 // this node and one for what comes from outside. A set has a head (its size and options), numbered slots, with Maglev a

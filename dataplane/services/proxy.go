@@ -246,14 +246,15 @@ func (p *Proxy) Publish(ctx context.Context, pod string, ports []HostPort) error
 	return p.SetLocal(ctx, s.Name, &s)
 }
 
-// SetDeadNodes takes the names of all nodes that look dead, as gossip has it; the others are taken for alive. Endpoints
-// on dead nodes get no more traffic, and established sockets and flows to them are ended at once; when a node returns,
-// all is as before. When all endpoints of a service look dead, they stay. Only what services with endpoints on nodes that
-// died or returned have is written. After an error the change is not lost: the next call of any kind carries it out.
-func (p *Proxy) SetDeadNodes(ctx context.Context, dead map[string]bool) error {
+// SetDeadNodes takes the names of all nodes that look dead, as gossip has it, and of those among them whose machine is
+// silent too; the others are taken for alive. Endpoints on dead nodes get no more traffic; established sockets and flows to
+// silent ones are ended at once, those to a node of which only the agent is away go on. When a node returns, all is as
+// before. When all endpoints of a service look dead, they stay. Only what services with endpoints on nodes that changed have
+// is written. After an error the change is not lost: the next call of any kind carries it out.
+func (p *Proxy) SetDeadNodes(ctx context.Context, dead, silent map[string]bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	touched, gone := p.wanted.setDead(dead)
+	touched, gone := p.wanted.setDead(dead, silent)
 	plan := make([]change, 0, len(touched))
 	for _, name := range touched {
 		plan = append(plan, change{name: name, want: compile(p.wanted.services[name], p.wanted.dead)})

@@ -18,7 +18,8 @@ type wanted struct {
 	services map[string]*Service
 	// onNode are the names of the services that have endpoints on a node.
 	onNode map[string]map[string]bool
-	dead   map[string]bool
+	// dead nodes get no traffic; silent are those of them to which connections are ended.
+	dead, silent map[string]bool
 }
 
 func newWanted() *wanted {
@@ -58,23 +59,25 @@ func (w *wanted) replace(c Change) []remote {
 	return gone
 }
 
-// setDead takes the names of all nodes that look dead now. It returns the services that are to be compiled anew and the
-// remotes on nodes that died just now, apart from those that a service keeps because all of its endpoints look dead.
-func (w *wanted) setDead(dead map[string]bool) (touched []string, gone []remote) {
-	names := map[string]bool{}
-	died := map[string]bool{}
+// setDead takes the names of all nodes that look dead now, and of those whose machine is silent too. It returns the services
+// that are to be compiled anew and the remotes on nodes that fell silent just now, apart from those that a service keeps
+// because all of its endpoints look dead.
+func (w *wanted) setDead(dead, silent map[string]bool) (touched []string, gone []remote) {
+	changed, judged := map[string]bool{}, map[string]bool{}
+	fell := map[string]bool{}
 	for node, services := range w.onNode {
-		if dead[node] == w.dead[node] {
-			continue
+		if dead[node] != w.dead[node] {
+			maps.Copy(changed, services)
 		}
-		died[node] = dead[node]
-		maps.Copy(names, services)
+		if dead[node] && silent[node] && !w.silent[node] {
+			fell[node] = true
+			maps.Copy(judged, services)
+		}
 	}
-	w.dead = maps.Clone(dead)
-	touched = slices.Sorted(maps.Keys(names))
+	w.dead, w.silent = maps.Clone(dead), maps.Clone(silent)
 	left, kept := map[remote]bool{}, map[remote]bool{}
-	for _, name := range touched {
-		w.judge(w.services[name], died, left, kept)
+	for name := range judged {
+		w.judge(w.services[name], fell, left, kept)
 	}
 	for r := range left {
 		if !kept[r] {
@@ -82,11 +85,11 @@ func (w *wanted) setDead(dead map[string]bool) (touched []string, gone []remote)
 		}
 	}
 	slices.SortFunc(gone, func(a, b remote) int { return a.addr.Compare(b.addr) })
-	return touched, gone
+	return slices.Sorted(maps.Keys(changed)), gone
 }
 
-// judge adds the endpoints of a service on nodes that died to left, and those that it goes on using to kept.
-func (w *wanted) judge(s *Service, died map[string]bool, left, kept map[remote]bool) {
+// judge adds the endpoints of a service on nodes that fell silent to left, and those that it goes on using to kept.
+func (w *wanted) judge(s *Service, fell map[string]bool, left, kept map[remote]bool) {
 	for _, p := range s.Ports {
 		for _, v6 := range []bool{false, true} {
 			for _, b := range usable(p.Endpoints, v6, false, w.dead) {
@@ -94,7 +97,7 @@ func (w *wanted) judge(s *Service, died map[string]bool, left, kept map[remote]b
 			}
 		}
 		for _, e := range p.Endpoints {
-			if !e.Local && died[e.Node] {
+			if !e.Local && fell[e.Node] {
 				left[remote{netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port()), p.Protocol}] = true
 			}
 		}

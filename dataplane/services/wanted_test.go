@@ -52,13 +52,16 @@ func TestOnlyServicesOfNodesThatChangedAreTouched(t *testing.T) {
 	service("a", endpointOn("n1", "10.0.1.1:80"), endpointOn("n2", "10.0.2.1:80"))
 	service("b", endpointOn("n2", "10.0.2.2:80"))
 	service("c", endpointOn("n3", "10.0.3.1:80"))
-	expect := func(what string, dead []string, touched, gone []string) {
-		t.Helper()
+	setOf := func(nodes []string) map[string]bool {
 		set := map[string]bool{}
-		for _, node := range dead {
+		for _, node := range nodes {
 			set[node] = true
 		}
-		names, remotes := w.setDead(set)
+		return set
+	}
+	expect := func(what string, dead, silent []string, touched, gone []string) {
+		t.Helper()
+		names, remotes := w.setDead(setOf(dead), setOf(silent))
 		var addrs []string
 		for _, r := range remotes {
 			addrs = append(addrs, r.addr.String())
@@ -67,12 +70,17 @@ func TestOnlyServicesOfNodesThatChangedAreTouched(t *testing.T) {
 			t.Errorf("%s: touched %v and ended %v, want %v and %v", what, names, addrs, touched, gone)
 		}
 	}
+	one := func(node string) []string { return []string{node} }
 	// b has no other endpoint: it keeps the dead one, and its connections.
-	expect("n2 dies", []string{"n2"}, []string{"a", "b"}, []string{"10.0.2.1:80"})
-	expect("the same again", []string{"n2"}, nil, nil)
-	expect("a node without endpoints dies", []string{"n2", "n9"}, nil, nil)
-	expect("n2 returns and n3 dies", []string{"n3"}, []string{"a", "b", "c"}, nil)
-	expect("all return", nil, []string{"c"}, nil)
+	expect("n2 dies", one("n2"), one("n2"), []string{"a", "b"}, []string{"10.0.2.1:80"})
+	expect("the same again", one("n2"), one("n2"), nil, nil)
+	expect("a node without endpoints dies", []string{"n2", "n9"}, []string{"n2", "n9"}, nil, nil)
+	expect("n2 returns and n3 dies", one("n3"), one("n3"), []string{"a", "b", "c"}, nil)
+	expect("all return", nil, nil, []string{"c"}, nil)
+	expect("the agent of n2 is away", one("n2"), nil, []string{"a", "b"}, nil)
+	expect("its machine follows", one("n2"), one("n2"), nil, []string{"10.0.2.1:80"})
+	expect("n2 returns", nil, nil, []string{"a", "b"}, nil)
+	expect("who is not dead is not silent", nil, one("n2"), nil, nil)
 	service("c")
-	expect("n3 dies, where nothing is any more", []string{"n3"}, nil, nil)
+	expect("n3 dies, where nothing is any more", one("n3"), one("n3"), nil, nil)
 }

@@ -321,7 +321,8 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 		return fmt.Sprint(now), living == 6
 	})
 	t.Logf("replaced and running after %v; the budget is %v", took.Round(time.Millisecond), replacedBudget)
-	loaded(killed)
+	fresh, kept := loaded()
+	expectMoved(t, fresh, kept, killed)
 	expectDeadNodes(t, "h2", 1)
 	after := byHost()
 	for name, at := range before {

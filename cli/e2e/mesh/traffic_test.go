@@ -1,8 +1,13 @@
 package mesh
 
 import (
+	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -16,18 +21,21 @@ const (
 	movedBudget = 2 * time.Second
 	movedLimit  = 4 * time.Second
 	loadSpan    = "12s"
+	// keptConnections are those that the sample's load keeps.
+	keptConnections = 8
 )
 
 // outcome is what the sample tells of its load.
 type outcome struct {
 	Requests, Failed          int
+	Connections               int
 	FirstFailure, LastFailure time.Time
 	SlowestSeconds            float64
 }
 
-// startLoad has a pod on the host ask the service all the time. What it returns waits for the end, and reports for how long
-// requests failed after a host was killed.
-func startLoad(t *testing.T, host, service string) (end func(killed time.Time)) {
+// startLoad has a pod on the host ask the service all the time, by new connections and by kept ones. What it returns waits for
+// the end.
+func startLoad(t *testing.T, host, service string) (end func() (fresh, kept outcome)) {
 	t.Helper()
 	client, _ := clientOf(t, host)
 	object, err := client.CoreV1().Services("default").Get(t.Context(), service, metav1.GetOptions{})
@@ -42,33 +50,48 @@ func startLoad(t *testing.T, host, service string) (end func(killed time.Time)) 
 		answer, err := try(t, host, "", "kubectl", "exec", "load", "--", "/app", "get", url)
 		return answer, err == nil && answeredBy(answer) != ""
 	})
-	type result struct {
-		out string
-		err error
+	return asking(t, host, url)
+}
+
+// asking runs the sample's load in its pod, and returns when all of its clients have asked once.
+func asking(t *testing.T, host, url string) (end func() (fresh, kept outcome)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	t.Cleanup(cancel)
+	command := exec.CommandContext(ctx, podvine, "kubectl", "exec", "load", "--", "/app", "load", url, loadSpan)
+	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig(host))
+	var complaints bytes.Buffer
+	command.Stderr = &complaints
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	results := make(chan result, 1)
-	go func() {
-		out, err := try(t, host, "", "kubectl", "exec", "load", "--", "/app", "load", url, loadSpan)
-		results <- result{out, err}
-	}()
-	return func(killed time.Time) {
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Fatalf("begin to load the service: %v, %v: %s", err, command.Wait(), complaints.String())
+	}
+	return func() (fresh, kept outcome) {
 		t.Helper()
-		told := <-results
 		var seen struct{ Fresh, Kept outcome }
-		if err := json.Unmarshal([]byte(told.out), &seen); told.err != nil || err != nil {
-			t.Fatalf("load the service: %v, %v: %s", told.err, err, told.out)
+		unread := json.NewDecoder(lines).Decode(&seen)
+		if err := command.Wait(); err != nil || unread != nil {
+			t.Fatalf("load the service: %v, %v: %s", err, unread, complaints.String())
 		}
-		report(t, seen.Fresh, seen.Kept, killed)
+		t.Logf("load: %+v by new connections, %+v by kept ones", seen.Fresh, seen.Kept)
+		if seen.Fresh.Requests == 0 || seen.Kept.Requests == 0 || seen.Fresh.Failed == seen.Fresh.Requests {
+			t.Error("the service was not asked, or never answered")
+		}
+		return seen.Fresh, seen.Kept
 	}
 }
 
-func report(t *testing.T, fresh, kept outcome, killed time.Time) {
+// expectMoved reports for how long requests failed after a host was killed.
+func expectMoved(t *testing.T, fresh, kept outcome, killed time.Time) {
 	t.Helper()
-	t.Logf("load: %+v by new connections, %+v by kept ones", fresh, kept)
-	if fresh.Requests == 0 || kept.Requests == 0 || fresh.Failed == fresh.Requests {
-		t.Error("the service was not asked, or never answered")
-	}
-	if fresh.Failed == 0 && kept.SlowestSeconds < 1 {
+	if fresh.Failed == 0 && kept.Failed == 0 && kept.Connections == keptConnections {
 		t.Error("no request met the dead host: the test tells nothing")
 	}
 	last := fresh.LastFailure
@@ -84,6 +107,34 @@ func report(t *testing.T, fresh, kept outcome, killed time.Time) {
 	if limit := movedLimit.Seconds(); kept.SlowestSeconds > limit {
 		t.Errorf("a kept connection to the dead host was ended after %.2f s, the limit is %v", kept.SlowestSeconds, movedLimit)
 	}
+}
+
+// An agent that is away breaks nothing: its pods go on serving who is connected to them, and new connections go elsewhere.
+func TestAgentThatIsAwayBreaksNoConnection(t *testing.T) {
+	healthy(t)
+	// The pods outlast an agent that is slow to return.
+	manifest := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"lasting"},"spec":{"replicas":4,"selector":{"matchLabels":{"app":"lasting"}},
+"template":{"metadata":{"labels":{"app":"lasting"}},"spec":{"containers":[{"name":"app","image":"` + appImage + `"}],"tolerations":[
+{"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute"},{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute"}]}}}}`
+	if out, err := try(t, "h1", manifest, "kubectl", "create", "-f", "-"); err != nil {
+		t.Fatalf("create the deployment: %v: %s", err, out)
+	}
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment,service", "lasting") })
+	run(t, "h1", "kubectl", "expose", "deployment", "lasting", "--port=80", "--target-port=8080")
+	run(t, "h1", "kubectl", "rollout", "status", "deployment/lasting", "--timeout=60s")
+	if on := run(t, "h1", "kubectl", "get", "pods", "-l", "app=lasting", "-o", "jsonpath={.items[*].spec.nodeName}"); !strings.Contains(on, "h3") {
+		t.Fatalf("no pod is on h3: %s", on)
+	}
+	loaded := startLoad(t, "h2", "lasting")
+	run(t, "h1", "lab", "kill", "--name", labName, "--agent", "h3")
+	expectDeadNodes(t, "h2", 1)
+	run(t, "h1", "lab", "start", "--name", labName, "--agent", "h3")
+	expectDeadNodes(t, "h2", 0)
+	fresh, kept := loaded()
+	if fresh.Failed > 0 || kept.Failed > 0 || kept.Connections != keptConnections {
+		t.Errorf("%d and %d requests failed, and %d connections were needed; want none, and %d", fresh.Failed, kept.Failed, kept.Connections, keptConnections)
+	}
+	answering(t, "h3")
 }
 
 // expectDeadNodes waits until the host's proxy turns traffic away from so many nodes.

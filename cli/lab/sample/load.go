@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"time"
@@ -25,10 +26,22 @@ const (
 // client repeats a request by itself when a connection that it kept has ended: that is no failure, only slow.
 type outcome struct {
 	Requests, Failed          int
+	Connections               int
 	FirstFailure, LastFailure time.Time
 	SlowestSeconds            float64
 
 	mu sync.Mutex
+}
+
+// traced has the connections counted that a request opens.
+func (o *outcome) traced(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if !got.Reused {
+			o.Connections++
+		}
+	}})
 }
 
 func (o *outcome) note(took time.Duration, err error) {
@@ -46,7 +59,8 @@ func (o *outcome) note(took time.Duration, err error) {
 	}
 }
 
-// load asks for a while, by new connections and by kept ones, and prints how that went as JSON.
+// load asks for a while, by new connections and by kept ones. It prints a line when all clients have asked once, and at the end
+// how it went as JSON.
 func load(url, span string) error {
 	duration, err := time.ParseDuration(span)
 	if err != nil {
@@ -54,23 +68,29 @@ func load(url, span string) error {
 	}
 	end := time.Now().Add(duration)
 	var fresh, kept outcome
-	var clients sync.WaitGroup
+	var clients, first sync.WaitGroup
 	for range loadClients {
-		clients.Go(func() { askUntil(end, url, freshLimit, &http.Transport{DisableKeepAlives: true}, &fresh) })
-		clients.Go(func() { askUntil(end, url, keptLimit, &http.Transport{}, &kept) })
+		first.Add(2)
+		clients.Go(func() { askUntil(end, url, freshLimit, &http.Transport{DisableKeepAlives: true}, &fresh, first.Done) })
+		clients.Go(func() { askUntil(end, url, keptLimit, &http.Transport{}, &kept, first.Done) })
 	}
+	first.Wait()
+	fmt.Println("all clients have asked")
 	clients.Wait()
 	return json.NewEncoder(os.Stdout).Encode(map[string]*outcome{"fresh": &fresh, "kept": &kept})
 }
 
-func askUntil(end time.Time, url string, limit time.Duration, transport *http.Transport, to *outcome) {
+func askUntil(end time.Time, url string, limit time.Duration, transport *http.Transport, to *outcome, begun func()) {
 	client := &http.Client{Transport: transport}
+	once := sync.OnceFunc(begun)
+	defer once()
 	for ; time.Now().Before(end); time.Sleep(loadPause) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		begun := time.Now()
-		err := ask(ctx, client, url, io.Discard)
-		to.note(time.Since(begun), err)
+		start := time.Now()
+		err := ask(to.traced(ctx), client, url, io.Discard)
+		to.note(time.Since(start), err)
 		cancel()
+		once()
 	}
 }
 
