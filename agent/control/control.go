@@ -122,25 +122,24 @@ func (c *Control) addScheduler(cfg Config) error {
 }
 
 func (c *Control) addWorkloads(cfg Config) error {
-	_, setErr := add(c, "replicaset", func(registry *prometheus.Registry) (*replicaset.Loop, error) {
-		return replicaset.New(replicaset.Config{Client: cfg.ClientFor(NameReplicaSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
-	_, statefulErr := add(c, "statefulset", func(registry *prometheus.Registry) (*statefulset.Loop, error) {
-		return statefulset.New(statefulset.Config{Client: cfg.ClientFor(NameStatefulSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
-	_, err := add(c, "deployment", func(registry *prometheus.Registry) (*deployment.Loop, error) {
-		return deployment.New(deployment.Config{Client: cfg.ClientFor(NameDeployment), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
-	_, daemonErr := add(c, "daemonset", func(registry *prometheus.Registry) (*daemonset.Loop, error) {
-		return daemonset.New(daemonset.Config{Client: cfg.ClientFor(NameDaemonSet), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
-	_, replicationErr := add(c, "replicationmanager", func(registry *prometheus.Registry) (*replicationcontroller.Loop, error) {
-		return replicationcontroller.New(replicationcontroller.Config{Client: cfg.ClientFor(NameReplication), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
 	_, protectionErr := add(c, "pvcprotection", func(registry *prometheus.Registry) (*protection.Loop, error) {
 		return protection.New(protection.Config{Client: cfg.ClientFor(NameClaimProtection), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(setErr, statefulErr, daemonErr, replicationErr, err, protectionErr)
+	return errors.Join(
+		addController(c, cfg, "replicaset", NameReplicaSet, replicaset.New),
+		addController(c, cfg, "statefulset", NameStatefulSet, statefulset.New),
+		addController(c, cfg, "deployment", NameDeployment, deployment.New),
+		addController(c, cfg, "daemonset", NameDaemonSet, daemonset.New),
+		addController(c, cfg, "replicationmanager", NameReplication, replicationcontroller.New),
+		protectionErr)
+}
+
+// addController makes a loop that acts as the service account.
+func addController[L runner](c *Control, cfg Config, name, account string, create func(loop.Wiring) (L, error)) error {
+	_, err := add(c, name, func(registry *prometheus.Registry) (L, error) {
+		return create(loop.Wiring{Client: cfg.ClientFor(account), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+	})
+	return err
 }
 
 func (c *Control) addNamespaces(cfg Config) error {

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/workloads/daemonset"
 	"github.com/podvine/podvine/agent/control/workloads/replicationcontroller"
@@ -21,7 +22,7 @@ func TestDaemonSet(t *testing.T) {
 		node := func(name string) *v1.Node { return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
 		c := looptest.New(t, node("a"), node("b"))
 		defer c.Stop()
-		loop, err := daemonset.New(daemonset.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		loop, err := daemonset.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(loop)
 		b := &bench{t, c}
@@ -75,7 +76,7 @@ func TestReplicationController(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := looptest.New(t)
 		defer c.Stop()
-		loop, err := replicationcontroller.New(replicationcontroller.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		loop, err := replicationcontroller.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(loop)
 		b := &bench{t, c}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/workloads/deployment"
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
@@ -29,9 +30,9 @@ func run(t *testing.T, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := looptest.New(t)
 		defer c.Stop()
-		sets, err := replicaset.New(replicaset.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		sets, err := replicaset.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
-		deployments, err := deployment.New(deployment.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		deployments, err := deployment.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(sets, deployments)
 		test(&bench{t, c})

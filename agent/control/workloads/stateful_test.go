@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/workloads/statefulset"
 )
@@ -18,7 +19,7 @@ func runStateful(t *testing.T, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := looptest.New(t)
 		defer c.Stop()
-		loop, err := statefulset.New(statefulset.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		loop, err := statefulset.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(loop)
 		test(&bench{t, c})

@@ -19,13 +19,13 @@ func kind() schema.GroupVersionKind { return appsv1.SchemeGroupVersion.WithKind(
 // apply carries a plan out. Any error leaves the rest to the next decision, but for the status, which tells what is.
 func (l *Loop) apply(ctx context.Context, set *appsv1.DaemonSet, plan Plan) error {
 	live := func() (metav1.Object, error) {
-		return l.cfg.Client.AppsV1().DaemonSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		return l.Client.AppsV1().DaemonSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
 	}
-	writer := dependents.Pods{Client: l.cfg.Client, Recorder: l.recorder, Pending: l.pending, Kind: kind()}
+	writer := dependents.Pods{Client: l.Client, Recorder: l.Recorder, Pending: l.Pending, Kind: kind()}
 	if err := writer.Claim(ctx, set, plan.Adopt, plan.Release, live); err != nil {
 		return err
 	}
-	revisions := dependents.Revisions{Client: l.cfg.Client, Kind: kind()}
+	revisions := dependents.Revisions{Client: l.Client, Kind: kind()}
 	if err := revisions.Adopt(ctx, set, plan.AdoptRevisions, live); err != nil {
 		return err
 	}
@@ -56,10 +56,10 @@ func (l *Loop) tellEnded(set *appsv1.DaemonSet, ended []*v1.Pod) {
 	for _, pod := range ended {
 		if pod.Status.Phase == v1.PodFailed {
 			l.failed(set.UID, nodeOf(pod))
-			l.recorder.Eventf(set, v1.EventTypeWarning, "FailedDaemonPod", "Found failed daemon pod %s/%s on node %s, will try to kill it", pod.Namespace, pod.Name, nodeOf(pod))
+			l.Recorder.Eventf(set, v1.EventTypeWarning, "FailedDaemonPod", "Found failed daemon pod %s/%s on node %s, will try to kill it", pod.Namespace, pod.Name, nodeOf(pod))
 			continue
 		}
-		l.recorder.Eventf(set, v1.EventTypeNormal, "SucceededDaemonPod", "Found succeeded daemon pod %s/%s on node %s, will try to delete it", pod.Namespace, pod.Name, nodeOf(pod))
+		l.Recorder.Eventf(set, v1.EventTypeNormal, "SucceededDaemonPod", "Found succeeded daemon pod %s/%s on node %s, will try to delete it", pod.Namespace, pod.Name, nodeOf(pod))
 	}
 }
 
@@ -69,6 +69,6 @@ func (l *Loop) writeStatus(ctx context.Context, set *appsv1.DaemonSet, status ap
 	}
 	next := set.DeepCopy()
 	next.Status = status
-	_, err := l.cfg.Client.AppsV1().DaemonSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := l.Client.AppsV1().DaemonSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	return dependents.Gone(err)
 }

@@ -15,13 +15,10 @@ package daemonset
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"maps"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -29,12 +26,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/agent/control/loop"
 )
@@ -42,33 +36,13 @@ import (
 // unseenRetrySeconds is when a set is looked at again whose own creations are not shown yet, should no event come.
 const unseenRetrySeconds = 10
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the daemon-set-controller. Required.
-	Client kubernetes.Interface
-	// Informers of daemonsets, controllerrevisions, pods and nodes; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Recorder receives events; nil records through Client.
-	Recorder record.EventRecorder
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-	// Workers is how many sets are worked on at once; 0 is loop.DefaultWorkers.
-	Workers int
-}
-
 // Loop is the DaemonSet loop. Make it with [New].
 type Loop struct {
-	cfg           Config
-	driver        *loop.Driver
+	loop.Controller
 	sets          appslisters.DaemonSetLister
 	nodes         corelisters.NodeLister
 	podIndex      cache.Indexer
 	revisionIndex cache.Indexer
-
-	pending  *loop.Pending
-	recorder record.EventRecorder // of the current run
 
 	mu sync.Mutex
 	// failures counts, by set and node, pods that failed since the loop runs; bounded by sets times nodes.
@@ -76,11 +50,11 @@ type Loop struct {
 }
 
 // New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make daemonset loop: Client, Informers and Logger are required")
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("daemonset"); err != nil {
+		return nil, err
 	}
-	apps, core := cfg.Informers.Apps().V1(), cfg.Informers.Core().V1()
+	apps, core := w.Informers.Apps().V1(), w.Informers.Core().V1()
 	podInformer, revisionInformer := core.Pods().Informer(), apps.ControllerRevisions().Informer()
 	for _, informer := range []cache.SharedIndexInformer{podInformer, revisionInformer} {
 		if err := loop.IndexByController(informer); err != nil {
@@ -88,14 +62,10 @@ func New(cfg Config) (*Loop, error) {
 		}
 	}
 	sets := apps.DaemonSets().Informer()
-	l := &Loop{cfg: cfg, sets: apps.DaemonSets().Lister(), nodes: core.Nodes().Lister(),
-		podIndex: podInformer.GetIndexer(), revisionIndex: revisionInformer.GetIndexer(), pending: loop.NewPending(),
+	l := &Loop{Controller: loop.NewController(w, "daemonset-controller"), sets: apps.DaemonSets().Lister(), nodes: core.Nodes().Lister(),
+		podIndex: podInformer.GetIndexer(), revisionIndex: revisionInformer.GetIndexer(),
 		failures: map[types.UID]map[string]int{}}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	l.driver, err = loop.New(loop.Config{
+	return l, l.Drive(loop.Config{
 		Name: "daemonset",
 		Sources: []loop.Source{
 			loop.On(sets, l.setKeys),
@@ -106,29 +76,13 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       func() []string { return sets.GetIndexer().ListKeys() },
 		Reconcile: l.reconcile,
-		Workers:   cfg.Workers,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
-}
-
-// Run keeps sets until ctx ends.
-func (l *Loop) Run(ctx context.Context) error {
-	l.pending.Reset()
-	l.recorder = l.cfg.Recorder
-	if l.recorder == nil {
-		recorder, stop := loop.NewRecorder(l.cfg.Client, "daemonset-controller")
-		defer stop()
-		l.recorder = recorder
-	}
-	return l.driver.Run(ctx)
 }
 
 // setKeys is the set itself; one that is gone needs no memory of what was done for it.
 func (l *Loop) setKeys(old, new *appsv1.DaemonSet) []string {
 	if new == nil {
-		l.pending.Forget(old.UID)
+		l.Pending.Forget(old.UID)
 		l.mu.Lock()
 		delete(l.failures, old.UID)
 		l.mu.Unlock()
@@ -141,7 +95,7 @@ func (l *Loop) setKeys(old, new *appsv1.DaemonSet) []string {
 func (l *Loop) gone(old, new *v1.Pod) []string {
 	if new == nil {
 		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
-			l.pending.Seen(owner.UID, old.UID)
+			l.Pending.Seen(owner.UID, old.UID)
 		}
 	}
 	return nil
@@ -237,7 +191,7 @@ func (l *Loop) view(set *appsv1.DaemonSet, now time.Time) (View, error) {
 		shown[pod.UID] = pod.DeletionTimestamp == nil
 	}
 	var unseen int
-	unseen, view.Deleted = l.pending.Unseen(set.UID, shown, now)
+	unseen, view.Deleted = l.Pending.Unseen(set.UID, shown, now)
 	view.Unseen = unseen > 0
 	l.mu.Lock()
 	view.Failures = maps.Clone(l.failures[set.UID])

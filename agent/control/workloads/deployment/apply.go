@@ -24,7 +24,7 @@ func (l *Loop) apply(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 	if plan.Revision != "" {
 		next := d.DeepCopy()
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, annotationRevision, plan.Revision)
-		updated, err := l.cfg.Client.AppsV1().Deployments(d.Namespace).Update(ctx, next, metav1.UpdateOptions{})
+		updated, err := l.Client.AppsV1().Deployments(d.Namespace).Update(ctx, next, metav1.UpdateOptions{})
 		if err != nil {
 			return dependents.Gone(err)
 		}
@@ -35,14 +35,14 @@ func (l *Loop) apply(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 			return err
 		}
 	}
-	sets := l.cfg.Client.AppsV1().ReplicaSets(d.Namespace)
+	sets := l.Client.AppsV1().ReplicaSets(d.Namespace)
 	for _, set := range plan.Update {
 		if _, err := sets.Update(ctx, set, metav1.UpdateOptions{}); err != nil {
 			return fmt.Errorf("update replica set %s: %w", set.Name, err)
 		}
 	}
 	for _, message := range plan.Events {
-		l.recorder.Event(d, v1.EventTypeNormal, "ScalingReplicaSet", message)
+		l.Recorder.Event(d, v1.EventTypeNormal, "ScalingReplicaSet", message)
 	}
 	for _, set := range plan.Delete {
 		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(set.UID))}
@@ -56,7 +56,7 @@ func (l *Loop) apply(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 // claim adopts and releases sets.
 func (l *Loop) claim(ctx context.Context, d *appsv1.Deployment, plan Plan) error {
 	if len(plan.Adopt) > 0 {
-		live, err := l.cfg.Client.AppsV1().Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
+		live, err := l.Client.AppsV1().Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
 		if err := dependents.Confirm(d, live, err); err != nil {
 			return err
 		}
@@ -87,13 +87,13 @@ func (l *Loop) claim(ctx context.Context, d *appsv1.Deployment, plan Plan) error
 }
 
 func (l *Loop) patch(ctx context.Context, set *appsv1.ReplicaSet, patch []byte) error {
-	_, err := l.cfg.Client.AppsV1().ReplicaSets(set.Namespace).Patch(ctx, set.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	_, err := l.Client.AppsV1().ReplicaSets(set.Namespace).Patch(ctx, set.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 
 // create makes the planned set. done is false when the rest of the plan rests on a wrong picture.
 func (l *Loop) create(ctx context.Context, d *appsv1.Deployment, plan Plan) (done bool, err error) {
-	sets := l.cfg.Client.AppsV1().ReplicaSets(d.Namespace)
+	sets := l.Client.AppsV1().ReplicaSets(d.Namespace)
 	_, err = sets.Create(ctx, plan.Create, metav1.CreateOptions{})
 	switch {
 	case err == nil:
@@ -117,7 +117,7 @@ func (l *Loop) create(ctx context.Context, d *appsv1.Deployment, plan Plan) (don
 		return false, l.writeStatus(ctx, d, next)
 	}
 	message := fmt.Sprintf("Failed to create new replica set %q: %v", plan.Create.Name, err)
-	l.recorder.Event(d, v1.EventTypeWarning, reasonCreateError, message)
+	l.Recorder.Event(d, v1.EventTypeWarning, reasonCreateError, message)
 	next := *d.Status.DeepCopy()
 	next.Conditions = withCondition(next.Conditions, appsv1.DeploymentProgressing, v1.ConditionFalse, reasonCreateError, message, time.Now())
 	return false, errors.Join(err, l.writeStatus(ctx, d, next))
@@ -129,6 +129,6 @@ func (l *Loop) writeStatus(ctx context.Context, d *appsv1.Deployment, status app
 	}
 	next := d.DeepCopy()
 	next.Status = status
-	_, err := l.cfg.Client.AppsV1().Deployments(d.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := l.Client.AppsV1().Deployments(d.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	return dependents.Gone(err)
 }

@@ -17,73 +17,45 @@ package deployment
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/agent/control/loop"
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the deployment-controller. Required.
-	Client kubernetes.Interface
-	// Informers of deployments, replicasets and pods; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Recorder receives events; nil records through Client.
-	Recorder record.EventRecorder
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-	// Workers is how many Deployments are worked on at once; 0 is loop.DefaultWorkers.
-	Workers int
-}
-
 // Loop is the Deployment loop. Make it with [New].
 type Loop struct {
-	cfg         Config
-	driver      *loop.Driver
+	loop.Controller
 	deployments appslisters.DeploymentLister
 	sets        appslisters.ReplicaSetLister
 	index       cache.Indexer // of deployments
 	setIndex    cache.Indexer
 	podIndex    cache.Indexer
-	recorder    record.EventRecorder // of the current run
 }
 
 // New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make deployment loop: Client, Informers and Logger are required")
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("deployment"); err != nil {
+		return nil, err
 	}
-	apps := cfg.Informers.Apps().V1()
-	sets, podInformer := apps.ReplicaSets().Informer(), cfg.Informers.Core().V1().Pods().Informer()
+	apps := w.Informers.Apps().V1()
+	sets, podInformer := apps.ReplicaSets().Informer(), w.Informers.Core().V1().Pods().Informer()
 	for _, informer := range []cache.SharedIndexInformer{sets, podInformer} {
 		if err := loop.IndexByController(informer); err != nil {
 			return nil, err
 		}
 	}
-	l := &Loop{cfg: cfg, deployments: apps.Deployments().Lister(), sets: apps.ReplicaSets().Lister(),
+	l := &Loop{Controller: loop.NewController(w, "deployment-controller"), deployments: apps.Deployments().Lister(), sets: apps.ReplicaSets().Lister(),
 		index: apps.Deployments().Informer().GetIndexer(), setIndex: sets.GetIndexer(), podIndex: podInformer.GetIndexer()}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	l.driver, err = loop.New(loop.Config{
+	return l, l.Drive(loop.Config{
 		Name: "deployment",
 		Sources: []loop.Source{
 			loop.OnKey(apps.Deployments().Informer()),
@@ -92,22 +64,7 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       func() []string { return l.index.ListKeys() },
 		Reconcile: l.reconcile,
-		Workers:   cfg.Workers,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
-}
-
-// Run rolls out until ctx ends.
-func (l *Loop) Run(ctx context.Context) error {
-	l.recorder = l.cfg.Recorder
-	if l.recorder == nil {
-		recorder, stop := loop.NewRecorder(l.cfg.Client, "deployment-controller")
-		defer stop()
-		l.recorder = recorder
-	}
-	return l.driver.Run(ctx)
 }
 
 // setKeys are the Deployments that a set's change concerns: its controller before and after, or, for a set
@@ -168,7 +125,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 		return 0, err
 	}
 	if d.Spec.Selector == nil || len(d.Spec.Selector.MatchLabels)+len(d.Spec.Selector.MatchExpressions) == 0 {
-		l.recorder.Event(d, v1.EventTypeWarning, "SelectingAll",
+		l.Recorder.Event(d, v1.EventTypeWarning, "SelectingAll",
 			"This deployment is selecting all pods. A non-empty selector is required.")
 	}
 	plan := Decide(view, time.Now())

@@ -13,13 +13,13 @@ import (
 )
 
 func (l *Loop) pods() dependents.Pods {
-	return dependents.Pods{Client: l.cfg.Client, Recorder: l.recorder, Pending: l.pending, Kind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet")}
+	return dependents.Pods{Client: l.Client, Recorder: l.Recorder, Pending: l.Pending, Kind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet")}
 }
 
 // claim adopts and releases pods.
 func (l *Loop) claim(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
 	return l.pods().Claim(ctx, set, plan.Adopt, plan.Release, func() (metav1.Object, error) {
-		return l.cfg.Client.AppsV1().ReplicaSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		return l.Client.AppsV1().ReplicaSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
 	})
 }
 
@@ -42,6 +42,6 @@ func (l *Loop) writeStatus(ctx context.Context, set *appsv1.ReplicaSet, status a
 	}
 	next := set.DeepCopy()
 	next.Status = status
-	_, err := l.cfg.Client.AppsV1().ReplicaSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := l.Client.AppsV1().ReplicaSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	return dependents.Gone(err)
 }

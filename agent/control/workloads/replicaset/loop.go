@@ -16,71 +16,41 @@ package replicaset
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/workloads/pods"
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the replicaset-controller. Required.
-	Client kubernetes.Interface
-	// Informers of replicasets and pods; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Recorder receives events; nil records through Client.
-	Recorder record.EventRecorder
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-	// Workers is how many sets are worked on at once; 0 is loop.DefaultWorkers.
-	Workers int
-}
-
 // Loop is the ReplicaSet loop. Make it with [New].
 type Loop struct {
-	cfg      Config
-	driver   *loop.Driver
+	loop.Controller
 	sets     appslisters.ReplicaSetLister
 	setIndex cache.Indexer
 	podIndex cache.Indexer
-
-	pending  *loop.Pending
-	recorder record.EventRecorder // of the current run
 }
 
 // New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make replicaset loop: Client, Informers and Logger are required")
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("replicaset"); err != nil {
+		return nil, err
 	}
-	sets, podInformer := cfg.Informers.Apps().V1().ReplicaSets(), cfg.Informers.Core().V1().Pods().Informer()
+	sets, podInformer := w.Informers.Apps().V1().ReplicaSets(), w.Informers.Core().V1().Pods().Informer()
 	for _, informer := range []cache.SharedIndexInformer{sets.Informer(), podInformer} {
 		if err := loop.IndexByController(informer); err != nil {
 			return nil, err
 		}
 	}
-	l := &Loop{cfg: cfg, sets: sets.Lister(), setIndex: sets.Informer().GetIndexer(), podIndex: podInformer.GetIndexer(),
-		pending: loop.NewPending()}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	l.driver, err = loop.New(loop.Config{
+	l := &Loop{Controller: loop.NewController(w, "replicaset-controller"), sets: sets.Lister(), setIndex: sets.Informer().GetIndexer(), podIndex: podInformer.GetIndexer()}
+	return l, l.Drive(loop.Config{
 		Name: "replicaset",
 		Sources: []loop.Source{
 			loop.On(sets.Informer(), l.setKeys),
@@ -88,29 +58,13 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       func() []string { return l.setIndex.ListKeys() },
 		Reconcile: l.reconcile,
-		Workers:   cfg.Workers,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
-}
-
-// Run keeps sets until ctx ends.
-func (l *Loop) Run(ctx context.Context) error {
-	l.pending.Reset()
-	l.recorder = l.cfg.Recorder
-	if l.recorder == nil {
-		recorder, stop := loop.NewRecorder(l.cfg.Client, "replicaset-controller")
-		defer stop()
-		l.recorder = recorder
-	}
-	return l.driver.Run(ctx)
 }
 
 // setKeys is the set itself; one that is gone needs no memory of what was done for it.
 func (l *Loop) setKeys(old, new *appsv1.ReplicaSet) []string {
 	if new == nil {
-		l.pending.Forget(old.UID)
+		l.Pending.Forget(old.UID)
 		return nil
 	}
 	return []string{loop.Key(new)}
@@ -127,7 +81,7 @@ func (l *Loop) podKeys(old, new *v1.Pod) []string {
 	}
 	if new == nil {
 		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
-			l.pending.Seen(owner.UID, old.UID) // created and deleted before we looked
+			l.Pending.Seen(owner.UID, old.UID) // created and deleted before we looked
 		}
 		return keys
 	}
@@ -191,7 +145,7 @@ func (l *Loop) view(set *appsv1.ReplicaSet, now time.Time) (View, error) {
 		shown[pod.UID] = pod.DeletionTimestamp == nil
 	}
 	view := View{Set: set, Pods: append(owned, orphans...)}
-	view.Unseen, view.Deleted = l.pending.Unseen(set.UID, shown, now)
+	view.Unseen, view.Deleted = l.Pending.Unseen(set.UID, shown, now)
 	view.PodsOnNode, err = l.podsOnNodes(set, owned)
 	return view, err
 }

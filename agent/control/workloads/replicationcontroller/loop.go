@@ -14,10 +14,8 @@ package replicationcontroller
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -26,11 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/workloads/dependents"
@@ -38,50 +33,28 @@ import (
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the replication-controller. Required.
-	Client kubernetes.Interface
-	// Informers of replicationcontrollers and pods; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Recorder receives events; nil records through Client.
-	Recorder record.EventRecorder
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-}
-
 // Loop is the ReplicationController loop. Make it with [New].
 type Loop struct {
-	cfg         Config
-	driver      *loop.Driver
+	loop.Controller
 	controllers corelisters.ReplicationControllerLister
 	podIndex    cache.Indexer
-
-	pending  *loop.Pending
-	recorder record.EventRecorder // of the current run
 }
 
 // kind is that of the owners.
 func kind() schema.GroupVersionKind { return v1.SchemeGroupVersion.WithKind("ReplicationController") }
 
 // New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make replicationcontroller loop: Client, Informers and Logger are required")
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("replicationcontroller"); err != nil {
+		return nil, err
 	}
-	core := cfg.Informers.Core().V1()
+	core := w.Informers.Core().V1()
 	controllers, podInformer := core.ReplicationControllers(), core.Pods().Informer()
 	if err := loop.IndexByController(podInformer); err != nil {
 		return nil, err
 	}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	l := &Loop{cfg: cfg, controllers: controllers.Lister(), podIndex: podInformer.GetIndexer(), pending: loop.NewPending()}
-	l.driver, err = loop.New(loop.Config{
+	l := &Loop{Controller: loop.NewController(w, "replication-controller"), controllers: controllers.Lister(), podIndex: podInformer.GetIndexer()}
+	return l, l.Drive(loop.Config{
 		Name: "replicationmanager",
 		Sources: []loop.Source{
 			loop.On(controllers.Informer(), l.ownKeys),
@@ -90,28 +63,13 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       func() []string { return controllers.Informer().GetIndexer().ListKeys() },
 		Reconcile: l.reconcile,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
-}
-
-// Run keeps controllers until ctx ends.
-func (l *Loop) Run(ctx context.Context) error {
-	l.pending.Reset()
-	l.recorder = l.cfg.Recorder
-	if l.recorder == nil {
-		recorder, stop := loop.NewRecorder(l.cfg.Client, "replication-controller")
-		defer stop()
-		l.recorder = recorder
-	}
-	return l.driver.Run(ctx)
 }
 
 // ownKeys is the controller itself; one that is gone needs no memory of what was done for it.
 func (l *Loop) ownKeys(old, new *v1.ReplicationController) []string {
 	if new == nil {
-		l.pending.Forget(old.UID)
+		l.Pending.Forget(old.UID)
 		return nil
 	}
 	return []string{loop.Key(new)}
@@ -121,7 +79,7 @@ func (l *Loop) ownKeys(old, new *v1.ReplicationController) []string {
 func (l *Loop) gone(old, new *v1.Pod) []string {
 	if new == nil {
 		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
-			l.pending.Seen(owner.UID, old.UID)
+			l.Pending.Seen(owner.UID, old.UID)
 		}
 	}
 	return nil
@@ -211,15 +169,15 @@ func (l *Loop) view(rc *v1.ReplicationController, now time.Time) (replicaset.Vie
 			view.PodsOnNode[pod.Spec.NodeName]++
 		}
 	}
-	view.Unseen, view.Deleted = l.pending.Unseen(rc.UID, shown, now)
+	view.Unseen, view.Deleted = l.Pending.Unseen(rc.UID, shown, now)
 	return view, nil
 }
 
 // carryOut writes pods. reason is that of the ReplicaFailure condition, empty when scaling went well.
 func (l *Loop) carryOut(ctx context.Context, rc *v1.ReplicationController, plan replicaset.Plan) (reason string, err error) {
-	writer := dependents.Pods{Client: l.cfg.Client, Recorder: l.recorder, Pending: l.pending, Kind: kind()}
+	writer := dependents.Pods{Client: l.Client, Recorder: l.Recorder, Pending: l.Pending, Kind: kind()}
 	err = writer.Claim(ctx, rc, plan.Adopt, plan.Release, func() (metav1.Object, error) {
-		return l.cfg.Client.CoreV1().ReplicationControllers(rc.Namespace).Get(ctx, rc.Name, metav1.GetOptions{})
+		return l.Client.CoreV1().ReplicationControllers(rc.Namespace).Get(ctx, rc.Name, metav1.GetOptions{})
 	})
 	if err != nil {
 		return "", err
@@ -239,6 +197,6 @@ func (l *Loop) writeStatus(ctx context.Context, rc *v1.ReplicationController, st
 	}
 	next := rc.DeepCopy()
 	next.Status = status
-	_, err := l.cfg.Client.CoreV1().ReplicationControllers(rc.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := l.Client.CoreV1().ReplicationControllers(rc.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	return dependents.Gone(err)
 }

@@ -18,13 +18,13 @@ import (
 // apply carries a plan out. Any error leaves the rest to the next decision, but for the status, which tells what is.
 func (l *Loop) apply(ctx context.Context, set *appsv1.StatefulSet, plan Plan) error {
 	live := func() (metav1.Object, error) {
-		return l.cfg.Client.AppsV1().StatefulSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		return l.Client.AppsV1().StatefulSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
 	}
-	writer := dependents.Pods{Client: l.cfg.Client, Recorder: l.recorder, Pending: l.pending, Kind: kind()}
+	writer := dependents.Pods{Client: l.Client, Recorder: l.Recorder, Pending: l.Pending, Kind: kind()}
 	if err := writer.Claim(ctx, set, plan.Adopt, plan.Release, live); err != nil {
 		return err
 	}
-	revisions := dependents.Revisions{Client: l.cfg.Client, Kind: kind()}
+	revisions := dependents.Revisions{Client: l.Client, Kind: kind()}
 	if err := revisions.Adopt(ctx, set, plan.AdoptRevisions, live); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (l *Loop) apply(ctx context.Context, set *appsv1.StatefulSet, plan Plan) er
 
 // change writes claims and pods. A claim is brought under its owner before the pod goes that it shall end with.
 func (l *Loop) change(ctx context.Context, set *appsv1.StatefulSet, plan Plan) error {
-	claims := l.cfg.Client.CoreV1().PersistentVolumeClaims(set.Namespace)
+	claims := l.Client.CoreV1().PersistentVolumeClaims(set.Namespace)
 	for _, claim := range plan.UpdateClaims {
 		if _, err := claims.Update(ctx, claim, metav1.UpdateOptions{}); dependents.Gone(err) != nil {
 			l.tellClaim(set, "Update", claim.Name, err)
@@ -61,7 +61,7 @@ func (l *Loop) change(ctx context.Context, set *appsv1.StatefulSet, plan Plan) e
 		return err
 	}
 	for _, pod := range plan.Update {
-		_, err := l.cfg.Client.CoreV1().Pods(pod.Namespace).Update(ctx, pod, metav1.UpdateOptions{})
+		_, err := l.Client.CoreV1().Pods(pod.Namespace).Update(ctx, pod, metav1.UpdateOptions{})
 		l.tell(set, "Update", "Pod "+pod.Name, err)
 		if dependents.Gone(err) != nil {
 			return err
@@ -77,20 +77,20 @@ func (l *Loop) change(ctx context.Context, set *appsv1.StatefulSet, plan Plan) e
 func (l *Loop) tell(set *appsv1.StatefulSet, verb, object string, err error) {
 	lower := strings.ToLower(verb)
 	if err != nil {
-		l.recorder.Eventf(set, v1.EventTypeWarning, "Failed"+verb, "%s %s in StatefulSet %s failed error: %s", lower, object, set.Name, err)
+		l.Recorder.Eventf(set, v1.EventTypeWarning, "Failed"+verb, "%s %s in StatefulSet %s failed error: %s", lower, object, set.Name, err)
 		return
 	}
-	l.recorder.Eventf(set, v1.EventTypeNormal, "Successful"+verb, "%s %s in StatefulSet %s successful", lower, object, set.Name)
+	l.Recorder.Eventf(set, v1.EventTypeNormal, "Successful"+verb, "%s %s in StatefulSet %s successful", lower, object, set.Name)
 }
 
 // tellClaim is tell for a claim.
 func (l *Loop) tellClaim(set *appsv1.StatefulSet, verb, claim string, err error) {
 	lower, pod := strings.ToLower(verb), podOfClaim(set, claim)
 	if err != nil {
-		l.recorder.Eventf(set, v1.EventTypeWarning, "Failed"+verb, "%s Claim %s for Pod %s in StatefulSet %s failed error: %s", lower, claim, pod, set.Name, err)
+		l.Recorder.Eventf(set, v1.EventTypeWarning, "Failed"+verb, "%s Claim %s for Pod %s in StatefulSet %s failed error: %s", lower, claim, pod, set.Name, err)
 		return
 	}
-	l.recorder.Eventf(set, v1.EventTypeNormal, "Successful"+verb, "%s Claim %s Pod %s in StatefulSet %s success", lower, claim, pod, set.Name)
+	l.Recorder.Eventf(set, v1.EventTypeNormal, "Successful"+verb, "%s Claim %s Pod %s in StatefulSet %s success", lower, claim, pod, set.Name)
 }
 
 // made is the error of a creation under a fixed name, nil where the object is there already or its namespace ends.
@@ -102,7 +102,7 @@ func made(err error) error {
 }
 
 func (l *Loop) createClaim(ctx context.Context, set *appsv1.StatefulSet, claim *v1.PersistentVolumeClaim) error {
-	_, err := l.cfg.Client.CoreV1().PersistentVolumeClaims(claim.Namespace).Create(ctx, claim, metav1.CreateOptions{})
+	_, err := l.Client.CoreV1().PersistentVolumeClaims(claim.Namespace).Create(ctx, claim, metav1.CreateOptions{})
 	if err == nil || made(err) != nil {
 		l.tellClaim(set, "Create", claim.Name, err)
 	}
@@ -110,7 +110,7 @@ func (l *Loop) createClaim(ctx context.Context, set *appsv1.StatefulSet, claim *
 }
 
 func (l *Loop) createPod(ctx context.Context, set *appsv1.StatefulSet, pod *v1.Pod) error {
-	_, err := l.cfg.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	_, err := l.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err == nil || made(err) != nil {
 		l.tell(set, "Create", "Pod "+pod.Name, err)
 	}
@@ -120,15 +120,15 @@ func (l *Loop) createPod(ctx context.Context, set *appsv1.StatefulSet, pod *v1.P
 func (l *Loop) deletePod(ctx context.Context, set *appsv1.StatefulSet, r Removal) error {
 	switch r.Reason {
 	case "RecreatingFailedPod":
-		l.recorder.Eventf(set, v1.EventTypeWarning, r.Reason, "StatefulSet %s/%s is recreating failed Pod %s", set.Namespace, set.Name, r.Pod.Name)
+		l.Recorder.Eventf(set, v1.EventTypeWarning, r.Reason, "StatefulSet %s/%s is recreating failed Pod %s", set.Namespace, set.Name, r.Pod.Name)
 	case "RecreatingTerminatedPod":
-		l.recorder.Eventf(set, v1.EventTypeNormal, r.Reason, "StatefulSet %s/%s is recreating terminated Pod %s", set.Namespace, set.Name, r.Pod.Name)
+		l.Recorder.Eventf(set, v1.EventTypeNormal, r.Reason, "StatefulSet %s/%s is recreating terminated Pod %s", set.Namespace, set.Name, r.Pod.Name)
 	}
 	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(r.Pod.UID))}
 	if r.Exact {
 		options.Preconditions.ResourceVersion = &r.Pod.ResourceVersion
 	}
-	err := l.cfg.Client.CoreV1().Pods(r.Pod.Namespace).Delete(ctx, r.Pod.Name, options)
+	err := l.Client.CoreV1().Pods(r.Pod.Namespace).Delete(ctx, r.Pod.Name, options)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil
@@ -137,7 +137,7 @@ func (l *Loop) deletePod(ctx context.Context, set *appsv1.StatefulSet, r Removal
 	}
 	l.tell(set, "Delete", "Pod "+r.Pod.Name, err)
 	if err == nil {
-		l.pending.Deleted(set.UID, r.Pod.UID, time.Now())
+		l.Pending.Deleted(set.UID, r.Pod.UID, time.Now())
 	}
 	return err
 }
@@ -148,6 +148,6 @@ func (l *Loop) writeStatus(ctx context.Context, set *appsv1.StatefulSet, status 
 	}
 	next := set.DeepCopy()
 	next.Status = status
-	_, err := l.cfg.Client.AppsV1().StatefulSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := l.Client.AppsV1().StatefulSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	return dependents.Gone(err)
 }

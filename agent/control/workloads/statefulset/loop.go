@@ -21,62 +21,36 @@ package statefulset
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/agent/control/loop"
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the statefulset-controller. Required.
-	Client kubernetes.Interface
-	// Informers of statefulsets, controllerrevisions, pods and persistentvolumeclaims; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Recorder receives events; nil records through Client.
-	Recorder record.EventRecorder
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-	// Workers is how many sets are worked on at once; 0 is loop.DefaultWorkers.
-	Workers int
-}
-
 // Loop is the StatefulSet loop. Make it with [New].
 type Loop struct {
-	cfg           Config
-	driver        *loop.Driver
+	loop.Controller
 	sets          appslisters.StatefulSetLister
 	claims        corelisters.PersistentVolumeClaimLister
 	podIndex      cache.Indexer
 	revisionIndex cache.Indexer
-
-	pending  *loop.Pending
-	recorder record.EventRecorder // of the current run
 }
 
 // New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make statefulset loop: Client, Informers and Logger are required")
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("statefulset"); err != nil {
+		return nil, err
 	}
-	apps, core := cfg.Informers.Apps().V1(), cfg.Informers.Core().V1()
+	apps, core := w.Informers.Apps().V1(), w.Informers.Core().V1()
 	podInformer, revisionInformer := core.Pods().Informer(), apps.ControllerRevisions().Informer()
 	for _, informer := range []cache.SharedIndexInformer{podInformer, revisionInformer} {
 		if err := loop.IndexByController(informer); err != nil {
@@ -84,13 +58,9 @@ func New(cfg Config) (*Loop, error) {
 		}
 	}
 	sets := apps.StatefulSets().Informer()
-	l := &Loop{cfg: cfg, sets: apps.StatefulSets().Lister(), claims: core.PersistentVolumeClaims().Lister(),
-		podIndex: podInformer.GetIndexer(), revisionIndex: revisionInformer.GetIndexer(), pending: loop.NewPending()}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	l.driver, err = loop.New(loop.Config{
+	l := &Loop{Controller: loop.NewController(w, "statefulset-controller"), sets: apps.StatefulSets().Lister(), claims: core.PersistentVolumeClaims().Lister(),
+		podIndex: podInformer.GetIndexer(), revisionIndex: revisionInformer.GetIndexer()}
+	return l, l.Drive(loop.Config{
 		Name: "statefulset",
 		Sources: []loop.Source{
 			loop.On(sets, l.setKeys),
@@ -100,29 +70,13 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       func() []string { return sets.GetIndexer().ListKeys() },
 		Reconcile: l.reconcile,
-		Workers:   cfg.Workers,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
-}
-
-// Run keeps sets until ctx ends.
-func (l *Loop) Run(ctx context.Context) error {
-	l.pending.Reset()
-	l.recorder = l.cfg.Recorder
-	if l.recorder == nil {
-		recorder, stop := loop.NewRecorder(l.cfg.Client, "statefulset-controller")
-		defer stop()
-		l.recorder = recorder
-	}
-	return l.driver.Run(ctx)
 }
 
 // setKeys is the set itself; one that is gone needs no memory of what was done for it.
 func (l *Loop) setKeys(old, new *appsv1.StatefulSet) []string {
 	if new == nil {
-		l.pending.Forget(old.UID)
+		l.Pending.Forget(old.UID)
 		return nil
 	}
 	return []string{loop.Key(new)}
@@ -196,7 +150,7 @@ func (l *Loop) view(set *appsv1.StatefulSet, now time.Time) (View, error) {
 	for _, pod := range pods[:owned] {
 		shown[pod.UID] = pod.DeletionTimestamp == nil
 	}
-	_, view.Deleted = l.pending.Unseen(set.UID, shown, now)
+	_, view.Deleted = l.Pending.Unseen(set.UID, shown, now)
 	if len(set.Spec.VolumeClaimTemplates) == 0 {
 		return view, nil
 	}
