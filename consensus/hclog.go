@@ -2,11 +2,16 @@ package consensus
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // raftLogger gives raft's and the log's messages to slog, a level lower than they rate themselves: an election or a
@@ -15,12 +20,59 @@ type raftLogger struct {
 	out     *slog.Logger
 	name    string
 	implied []any
+	silent  *repeatFilter
+}
+
+const (
+	// silenceEnds is how long a peer has no failure before its next one is news.
+	silenceEnds = time.Minute
+	// maxSilent bounds the peers that are remembered; beyond, all are forgotten.
+	maxSilent = 64
+)
+
+// repeatFilter lets one line through for each peer that cannot be reached, and the rest as details: raft says for every message that it did not
+// get through.
+type repeatFilter struct {
+	now func() time.Time
+
+	mu   sync.Mutex
+	last map[string]time.Time // of a failure, by peer
+}
+
+// repeats tells whether the message is of a failure that goes on.
+func (s *repeatFilter) repeats(msg string, args []any) bool {
+	if !strings.HasPrefix(msg, "failed to ") {
+		return false
+	}
+	for i := 0; i+1 < len(args); i += 2 {
+		if name := args[i]; name != "peer" && name != "server-id" && name != "target" {
+			continue
+		}
+		peer := fmt.Sprint(args[i+1])
+		if described, ok := args[i+1].(raft.Server); ok {
+			peer = string(described.ID)
+		}
+		return s.goesOn(peer)
+	}
+	return false
+}
+
+func (s *repeatFilter) goesOn(peer string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	before, known := s.last[peer]
+	if len(s.last) >= maxSilent && !known {
+		clear(s.last)
+	}
+	s.last[peer] = now
+	return known && now.Sub(before) < silenceEnds
 }
 
 var _ hclog.Logger = (*raftLogger)(nil)
 
 func newRaftLogger(out *slog.Logger) hclog.Logger {
-	return &raftLogger{out: out.With("part", "raft"), name: "raft"}
+	return &raftLogger{out: out.With("part", "raft"), name: "raft", silent: &repeatFilter{now: time.Now, last: map[string]time.Time{}}}
 }
 
 func slogLevel(l hclog.Level) slog.Level {
@@ -38,6 +90,9 @@ func slogLevel(l hclog.Level) slog.Level {
 
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	at := slogLevel(level)
+	if at >= slog.LevelInfo && l.silent.repeats(msg, args) {
+		at = slog.LevelDebug
+	}
 	if !l.out.Enabled(context.Background(), at) {
 		return
 	}
@@ -69,13 +124,13 @@ func (l *raftLogger) ImpliedArgs() []any { return l.implied }
 func (l *raftLogger) Name() string       { return l.name }
 
 func (l *raftLogger) With(args ...any) hclog.Logger {
-	return &raftLogger{out: l.out, name: l.name, implied: append(append([]any{}, l.implied...), args...)}
+	return &raftLogger{out: l.out, name: l.name, silent: l.silent, implied: append(append([]any{}, l.implied...), args...)}
 }
 
 func (l *raftLogger) Named(name string) hclog.Logger { return l.ResetNamed(l.name + "." + name) }
 
 func (l *raftLogger) ResetNamed(name string) hclog.Logger {
-	return &raftLogger{out: l.out, name: name, implied: l.implied}
+	return &raftLogger{out: l.out, name: name, silent: l.silent, implied: l.implied}
 }
 
 // SetLevel does nothing: the level is slog's.
