@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -9,8 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/serf/serf"
 )
 
 // keyBytes selects AES-256.
@@ -79,3 +83,58 @@ func writeKeyring(path string, keys [][]byte) error {
 
 // Keys are the keys of the mesh, the one that encrypts first: whoever joins needs them.
 func (m *Mesh) Keys() [][]byte { return m.keyring.GetKeys() }
+
+// RotateKey gives all living members a new key, has them use it, and takes the old ones away. It is an error when one of them did
+// not do so, and may then be repeated. A member that is away meanwhile must get the keys by another way; see [Mesh.AdoptKeys].
+func (m *Mesh) RotateKey() error {
+	manager, old := m.serf.KeyManager(), m.Keys()
+	fresh := base64.StdEncoding.EncodeToString(NewKey())
+	if response, err := manager.InstallKey(fresh); err != nil {
+		return fmt.Errorf("give members a new gossip key: %w%s", err, complaints(response))
+	}
+	if response, err := manager.UseKey(fresh); err != nil {
+		return fmt.Errorf("have members use the new gossip key: %w%s", err, complaints(response))
+	}
+	for _, key := range old {
+		if response, err := manager.RemoveKey(base64.StdEncoding.EncodeToString(key)); err != nil {
+			return fmt.Errorf("take an old gossip key away from members: %w%s", err, complaints(response))
+		}
+	}
+	return nil
+}
+
+// complaints are what members said.
+func complaints(response *serf.KeyResponse) string {
+	var text strings.Builder
+	if response != nil {
+		for member, message := range response.Messages {
+			fmt.Fprintf(&text, "; %s: %s", member, message)
+		}
+	}
+	return text.String()
+}
+
+// AdoptKeys has this member use the keys that another one uses, the first of which encrypts, and no others. It reports whether
+// that changes anything.
+func (m *Mesh) AdoptKeys(keys [][]byte) (bool, error) {
+	if len(keys) == 0 || bytes.Equal(keys[0], m.keyring.GetPrimaryKey()) {
+		return false, nil
+	}
+	for _, key := range keys {
+		if err := m.keyring.AddKey(key); err != nil {
+			return false, fmt.Errorf("adopt gossip key: %w", err)
+		}
+	}
+	if err := m.keyring.UseKey(keys[0]); err != nil {
+		return false, fmt.Errorf("adopt gossip key: %w", err)
+	}
+	for _, key := range m.keyring.GetKeys() {
+		if slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) }) {
+			continue
+		}
+		if err := m.keyring.RemoveKey(key); err != nil {
+			return false, fmt.Errorf("drop gossip key: %w", err)
+		}
+	}
+	return true, writeKeyring(keyringFile(m.dir), m.keyring.GetKeys())
+}

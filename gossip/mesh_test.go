@@ -1,6 +1,7 @@
 package gossip_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -236,6 +237,44 @@ func TestStrangerWithAnotherKeyIsKeptOut(t *testing.T) {
 			t.Errorf("members inside: %+v", inside.Members())
 		}
 		shut(t, inside, stranger)
+	})
+}
+
+// All members take a new key and forget the old one; one that was away gets it by another way and is back.
+func TestKeysRotateLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(memnet.Network)
+		nodes := mesh(t, network, 4)
+		away, dir, key := nodes[3], t.TempDir(), nodes[0].Keys()[0]
+		if err := away.Close(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, time.Minute, "the death", func() bool { return alive(nodes[0]) == 3 })
+		if err := nodes[1].RotateKey(); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range nodes[:3] {
+			if keys := n.Keys(); len(keys) != 1 || bytes.Equal(keys[0], key) {
+				t.Errorf("a member has %d keys", len(keys))
+			}
+		}
+		back := start(t, network, "node-3", address(4), dir, key)
+		if _, err := back.Join([]string{nodes[0].address.String()}); err == nil {
+			t.Error("the old key is good still")
+		}
+		for _, want := range []bool{true, false} {
+			if changed, err := back.AdoptKeys(nodes[0].Keys()); err != nil || changed != want {
+				t.Errorf("adopt keys: changed %t, %v", changed, err)
+			}
+		}
+		if _, err := back.Join([]string{nodes[0].address.String()}); err != nil {
+			t.Error(err)
+		}
+		if len(back.Keys()) != 1 {
+			t.Errorf("the member that is back has %d keys", len(back.Keys()))
+		}
+		await(t, time.Minute, "all to be back", func() bool { return alive(nodes[0]) == 4 && alive(back) == 4 })
+		shut(t, nodes[0], nodes[1], nodes[2], back)
 	})
 }
 
