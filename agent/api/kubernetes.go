@@ -28,8 +28,10 @@ type KubernetesService struct {
 	// Endpoints are the addresses under which members serve this API now, all with the same port. It is called
 	// whenever Changed delivers, and once at the start.
 	Endpoints func() (addresses []netip.Addr, port int32)
-	// Changed delivers after the endpoints have changed; nil means never.
+	// Changed delivers after the endpoints or the writer have changed; nil means never.
 	Changed <-chan struct{}
+	// Writes tells whether this member is the one that writes the objects; nil means that it is.
+	Writes func() bool
 }
 
 // keepKubernetesService keeps the service, its endpoints and its slice as they should be.
@@ -58,6 +60,13 @@ func (s *Server) keepKubernetesService(hook HookContext) error {
 }
 
 func reconcileKubernetes(ctx context.Context, client kubernetes.Interface, wanted *KubernetesService) error {
+	if wanted.Writes != nil && !wanted.Writes() {
+		// Its writer sees to the rest. A server is not ready before somebody has made the service.
+		if _, err := client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, kubernetesServiceName, metav1.GetOptions{}); err != nil {
+			return fmt.Errorf("wait for the service: %w", err)
+		}
+		return nil
+	}
 	addresses, port := wanted.Endpoints()
 	slices.SortFunc(addresses, netip.Addr.Compare)
 	if err := reconcileService(ctx, client, wanted.ClusterIP, port); err != nil {
