@@ -50,6 +50,9 @@ type Ref struct {
 const (
 	// getTimeout bounds a read from the API before the vault's copy is used.
 	getTimeout = 3 * time.Second
+	// awayTime is how long after such a read the vault's copies are used at once: a pod that starts while there is no quorum must not
+	// wait for each of its objects.
+	awayTime = 10 * time.Second
 	// tokenRefreshPart of its life passes before a token is renewed.
 	tokenRefreshPart = 0.8
 	// maxTokenAge is when even a long-lived token is renewed.
@@ -69,6 +72,8 @@ type Cache struct {
 	// All below is guarded by mu.
 	watches map[Ref]*watched
 	users   map[types.UID][]Ref
+	// away is until when the API counts as one that does not answer.
+	away time.Time
 }
 
 type watched struct {
@@ -227,6 +232,11 @@ func get[T any](c *Cache, r Ref, fetch func(context.Context) (*T, error)) (*T, e
 	} else {
 		c.mu.Unlock()
 	}
+	kept := new(T)
+	vaultErr := c.vault.Get(string(r.Kind), r.Namespace+"/"+r.Name, kept)
+	if vaultErr == nil && c.isAway() {
+		return kept, nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), getTimeout)
 	defer cancel()
 	o, err := fetch(ctx)
@@ -237,11 +247,23 @@ func get[T any](c *Cache, r Ref, fetch func(context.Context) (*T, error)) (*T, e
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return nil, err
 	}
-	kept := new(T)
-	if vaultErr := c.vault.Get(string(r.Kind), r.Namespace+"/"+r.Name, kept); vaultErr == nil {
+	c.setAway()
+	if vaultErr == nil {
 		return kept, nil
 	}
 	return nil, err
+}
+
+func (c *Cache) isAway() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.away)
+}
+
+func (c *Cache) setAway() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.away = time.Now().Add(awayTime)
 }
 
 type keptToken struct {
@@ -273,11 +295,15 @@ func (c *Cache) Token(ctx context.Context, pod *corev1.Pod, src *corev1.ServiceA
 	if src.Audience != "" {
 		req.Spec.Audiences = []string{src.Audience}
 	}
+	if kept.Token != "" && c.isAway() {
+		return kept.Token, time.Now().Add(awayTime), nil
+	}
 	tctx, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
 	got, err := c.client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(tctx, pod.Spec.ServiceAccountName, req, metav1.CreateOptions{})
 	if err != nil {
 		if kept.Token != "" && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+			c.setAway()
 			return kept.Token, time.Now().Add(time.Minute), nil
 		}
 		return "", time.Time{}, fmt.Errorf("failed to fetch token: %w", err)
