@@ -43,9 +43,12 @@ func (n *node) runAgentCalls(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("POST "+rolePath, answer(n.takeRole))
+	mux.Handle("POST "+gossipKeysPath, answer(n.tellGossipKeys))
 	if n.replica != nil {
 		mux.Handle("POST "+certificatePath, answer(n.certify))
 		mux.HandleFunc("POST "+restorePath, n.takeRestore)
+		mux.Handle("POST "+replicaKeysPath, answer(n.takeKeys))
+		mux.Handle("POST "+rotatePath, answer(n.takeRotate))
 	}
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: callTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -78,13 +79,13 @@ func (n *node) issueKubeconfig(w http.ResponseWriter, r *http.Request) error {
 }
 
 // administratorOnly lets administrators through, and answers others as the API does.
-func administratorOnly(what, method string, serve func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+func administratorOnly(what string, serve func(http.ResponseWriter, *http.Request) error, methods ...string) http.HandlerFunc {
 	resource := schema.GroupResource{Resource: what}
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, known := genericrequest.UserFrom(r.Context())
 		var err error
 		switch {
-		case r.Method != method:
+		case !slices.Contains(methods, r.Method):
 			err = apierrors.NewMethodNotSupported(resource, r.Method)
 		case !known || !isAdministrator(user):
 			err = apierrors.NewForbidden(resource, "", errors.New("only members of system:masters may ask for it"))

@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apiserver/pkg/admission"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 
@@ -34,6 +36,7 @@ import (
 func (n *node) replicaParts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"API": n.api.Run, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer, "quorum": n.runQuorum,
+		"keys of replicas": n.runKeySpreader, "kubeconfig": n.runKubeconfig,
 	}
 }
 
@@ -97,10 +100,12 @@ func (n *node) openAPI(ctx context.Context) error {
 		KubernetesService: &api.KubernetesService{
 			ClusterIP: n.settings.serviceAddress(apiServiceOffset),
 			Endpoints: n.apiEndpoints, Changed: n.replicasChanged,
+			Writes: func() bool { _, leads := n.replica.Leading(); return leads },
 		},
-		Public:    n.publicRoutes(),
-		Bootstrap: []api.BootstrapHook{standard.Bootstrap(), standard.Trust(n.keys), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
-		Log:       n.log.With("part", "api"),
+		Public:      n.publicRoutes(),
+		ReadyChecks: []healthz.HealthChecker{n.caughtUp()},
+		Bootstrap:   []api.BootstrapHook{standard.Bootstrap(), standard.Trust(n.keys), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
+		Log:         n.log.With("part", "api"),
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -117,6 +122,24 @@ func (n *node) openAPI(ctx context.Context) error {
 	return n.writeKubeconfig()
 }
 
+// caughtUp is not ready before this replica has, once, had all records: a new one begins with none.
+func (n *node) caughtUp() healthz.HealthChecker {
+	const wait = time.Second
+	var once atomic.Bool
+	return healthz.NamedCheck("podvine-store", func(r *http.Request) error {
+		if once.Load() {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		defer cancel()
+		if _, err := n.replica.ReadRevision(ctx); err != nil {
+			return fmt.Errorf("this member does not have all records yet: %w", err)
+		}
+		once.Store(true)
+		return nil
+	})
+}
+
 // security is the usual one, with this member's own paths.
 func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, error) {
 	usual := standard.Config{
@@ -131,10 +154,11 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 		}
 		made.Routes[StatusPath] = serveJSON(n.status)
 		made.Routes[QuorumPath] = serveJSON(func(r *http.Request) (quorum.Status, error) { return n.keeper.Status(r.Context()), nil })
-		made.Routes[BackupPath] = administratorOnly("backup", http.MethodGet, n.serveBackup)
-		made.Routes[RestorePath] = administratorOnly("restore", http.MethodPost, n.serveRestore)
+		made.Routes[BackupPath] = administratorOnly("backup", n.serveBackup, http.MethodGet)
+		made.Routes[RestorePath] = administratorOnly("restore", n.serveRestore, http.MethodPost)
 		made.LongRunning = []string{BackupPath, RestorePath}
-		made.Routes[KubeconfigPath] = administratorOnly("kubeconfig", http.MethodPost, n.issueKubeconfig)
+		made.Routes[KubeconfigPath] = administratorOnly("kubeconfig", n.issueKubeconfig, http.MethodPost)
+		made.Routes[KeysPath] = administratorOnly("keys", n.serveKeys, http.MethodGet, http.MethodPost)
 		maps.Copy(made.Routes, n.apiMetrics())
 		return made, nil
 	}
@@ -219,6 +243,7 @@ func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {
 		case <-ctx.Done():
 		}
 	}()
+	n.tellAPI() // the replicas' endpoints are its to write now
 	var roles sync.WaitGroup
 	roles.Go(func() { n.roles.Run(ctx) })
 	err := n.control.Run(ctx)

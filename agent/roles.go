@@ -35,7 +35,10 @@ type roleCall struct {
 	DataKeys json.RawMessage `json:"dataKeys,omitempty"`
 }
 
-type roleAnswer struct{}
+type roleAnswer struct {
+	// WasReplica says that the node holds keys that it is to hold no longer.
+	WasReplica bool `json:"wasReplica,omitempty"`
+}
 
 // errRoleChanged ends an agent that is to start anew in another role.
 var errRoleChanged = errors.New("this node has another role now")
@@ -48,12 +51,15 @@ func (n *node) assign(ctx context.Context, nodeID string, role consensus.Role) e
 		if err != nil {
 			return err
 		}
-		if wanted.DataKeys, err = os.ReadFile(n.dir.join(dataKeysFile)); err != nil {
-			return fmt.Errorf("read data keys: %w", err)
+		if wanted.DataKeys, _, err = n.dataKeys.export(); err != nil {
+			return err
 		}
 		wanted.Keys = &keys
 	}
-	_, err := call[roleCall, roleAnswer](ctx, n.peers, nodeID, rolePath, wanted)
+	answered, err := call[roleCall, roleAnswer](ctx, n.peers, nodeID, rolePath, wanted)
+	if err == nil && answered.WasReplica {
+		n.rotateHeld(nodeID)
+	}
 	return err
 }
 
@@ -63,18 +69,18 @@ func (n *node) takeRole(_ context.Context, caller pki.NodeIdentity, wanted roleC
 	if !caller.Replica {
 		return roleAnswer{}, fmt.Errorf("node %s is no replica and has no say in roles", caller.Name)
 	}
+	if wanted.Replica && (wanted.Keys == nil || len(wanted.DataKeys) == 0) {
+		return roleAnswer{}, errors.New("a replica needs keys, and none came")
+	}
 	if wanted.Replica == !n.dir.Edge {
 		if wanted.Replica {
-			return roleAnswer{}, n.keys.AdoptTokenKeys(wanted.Keys.TokenKeys)
+			return roleAnswer{}, errors.Join(n.keys.AdoptTokenKeys(*wanted.Keys), n.dataKeys.adopt(wanted.DataKeys))
 		}
 		return roleAnswer{}, nil
 	}
 	next := n.dir.identity
 	next.Edge, next.Joined, next.Epoch = !wanted.Replica, true, wanted.Epoch
 	if wanted.Replica {
-		if wanted.Keys == nil || len(wanted.DataKeys) == 0 {
-			return roleAnswer{}, errors.New("a replica needs keys, and none came")
-		}
 		if err := writeSecret(n.dir.join(dataKeysFile), wanted.DataKeys); err != nil {
 			return roleAnswer{}, err
 		}
@@ -87,7 +93,7 @@ func (n *node) takeRole(_ context.Context, caller pki.NodeIdentity, wanted roleC
 	}
 	n.log.Info("take another role", "replica", wanted.Replica, "told by", caller.Name)
 	time.AfterFunc(restartPause, func() { n.end(errRoleChanged) })
-	return roleAnswer{}, nil
+	return roleAnswer{WasReplica: !wanted.Replica}, nil
 }
 
 // tidyEdge removes from an edge what a replica has: its records and the keys. A replica that was put away stays readable

@@ -64,6 +64,7 @@ type node struct {
 	// What a replica has.
 	replica  *consensus.Replica
 	dataKeys *dataKeys
+	spreader *keySpreader
 	// consensusMetrics are the replica's, proxyMetrics those of the service proxy.
 	consensusMetrics, proxyMetrics *prometheus.Registry
 
@@ -101,7 +102,7 @@ type node struct {
 // newNode builds every part and gives each what it needs of the others. What was built is ended again on an error.
 func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error) {
 	n := &node{
-		config: config, log: log, replicasChanged: make(chan struct{}, 1),
+		config: config, log: log, replicasChanged: make(chan struct{}, 1), spreader: newKeySpreader(),
 		consensusMetrics: prometheus.NewRegistry(), proxyMetrics: prometheus.NewRegistry(),
 	}
 	if err := n.openDisk(ctx); err != nil {
@@ -187,6 +188,13 @@ func (n *node) openKeys(context.Context) (err error) {
 	}
 	if n.dir.Edge {
 		config.Sign = n.sign
+	}
+	config.MakesTokenKeys = func() bool {
+		if n.replica == nil {
+			return false
+		}
+		_, leads := n.replica.Leading()
+		return leads
 	}
 	n.keys, err = pki.Open(config)
 	return err
@@ -291,6 +299,7 @@ func (n *node) run(ctx context.Context) error {
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},
+		"keys of gossip":   n.runGossipKeys,
 		"images for peers": func(ctx context.Context) error { return n.images.serve(ctx, n.pods.Images()) },
 		"list of imported images": func(ctx context.Context) error {
 			return followConfigMap(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup), ImagesObjectName, n.images.take)

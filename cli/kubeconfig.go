@@ -33,7 +33,9 @@ func newKubeconfigCommand(streams Streams) *cobra.Command {
 		Short: "Print a kubeconfig: your own, or with --user that of a lesser user",
 		Long: `Prints a kubeconfig. Without --user it is your own: for root the administrator's, for a member of the group podvine
 one with a certificate for a few hours. With --user it holds a certificate for that name and those groups, which have
-the rights that RBAC gives them; only administrators may make one.`,
+the rights that RBAC gives them; only administrators may make one.
+
+It has a context for each member, by the node's name; the current one, podvine, leads to the member that made it.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			content, err := ownKubeconfig(command.Context())
@@ -77,8 +79,8 @@ func lesserKubeconfig(ctx context.Context, asked agent.KubeconfigRequest) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig for %s: %w", asked.User, err)
 	}
-	for _, cluster := range made.Clusters {
-		cluster.Server = config.Host
+	if current := made.Contexts[made.CurrentContext]; current != nil {
+		made.Clusters[current.Cluster].Server = config.Host
 	}
 	return clientcmd.Write(*made)
 }

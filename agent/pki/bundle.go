@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 )
 
 // Bundle is what every replica must hold and no edge may: the keys of the authorities and of service-account tokens. It
@@ -17,6 +19,8 @@ type Bundle struct {
 	FrontProxyKey  []byte `json:"frontProxyKey"`
 	// TokenKeys are by file name, which says when the key was made.
 	TokenKeys map[string][]byte `json:"tokenKeys"`
+	// TokenRetire are the times, by the same name, at which some of them verify no more.
+	TokenRetire map[string]time.Time `json:"tokenRetire,omitempty"`
 }
 
 // Export returns what another node needs to become a replica.
@@ -24,7 +28,7 @@ func (p *PKI) Export() (Bundle, error) {
 	if p.cluster.key == nil {
 		return Bundle{}, errors.New("export keys: this node is no replica and holds none")
 	}
-	b := Bundle{FrontProxyCert: p.frontProxy.CertPEM(), TokenKeys: map[string][]byte{}}
+	b := Bundle{FrontProxyCert: p.frontProxy.CertPEM()}
 	var err error
 	if b.ClusterKey, err = encodeKey(p.cluster.key); err != nil {
 		return Bundle{}, err
@@ -32,14 +36,30 @@ func (p *PKI) Export() (Bundle, error) {
 	if b.FrontProxyKey, err = encodeKey(p.frontProxy.key); err != nil {
 		return Bundle{}, err
 	}
-	p.tokens.mu.RLock()
-	defer p.tokens.mu.RUnlock()
-	for _, k := range p.tokens.keys {
-		if b.TokenKeys[filepath.Base(k.file)], err = encodeKey(k.key); err != nil {
-			return Bundle{}, err
+	b.TokenKeys, b.TokenRetire, err = p.tokens.export()
+	return b, err
+}
+
+func (t *TokenKeys) export() (keys map[string][]byte, retire map[string]time.Time, err error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	keys, retire = map[string][]byte{}, map[string]time.Time{}
+	for _, k := range t.keys {
+		name := filepath.Base(k.file)
+		if keys[name], err = encodeKey(k.key); err != nil {
+			return nil, nil, err
+		}
+		if !k.retire.IsZero() {
+			retire[name] = k.retire
 		}
 	}
-	return b, nil
+	return keys, retire, nil
+}
+
+// ExportTokenKeys returns the token keys of a replica, as in a [Bundle] that holds nothing else.
+func (p *PKI) ExportTokenKeys() (Bundle, error) {
+	keys, retire, err := p.tokens.export()
+	return Bundle{TokenKeys: keys, TokenRetire: retire}, err
 }
 
 // Install makes the key folder of an edge that of a replica. The cluster's key comes last: a folder without it is an edge's.
@@ -53,6 +73,12 @@ func Install(dir string, b Bundle) error {
 		}
 		if err := writeFile(filepath.Join(dir, tokenFolder, name), content, 0o600); err != nil {
 			return err
+		}
+		if retire := b.TokenRetire[name]; !retire.IsZero() {
+			file := tokenKey{file: filepath.Join(dir, tokenFolder, name)}.retireFile()
+			if err := writeFile(file, []byte(retire.UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
+				return err
+			}
 		}
 	}
 	for _, file := range []struct {
@@ -85,13 +111,17 @@ func Uninstall(dir string) error {
 	return syncDir(dir)
 }
 
-// AdoptTokenKeys takes keys that another replica has made. Those that are there already are left alone.
-func (p *PKI) AdoptTokenKeys(keys map[string][]byte) error {
-	for name, content := range keys {
+// AdoptTokenKeys takes the token keys that another replica has. Those that are there already are left alone, but for an
+// earlier end.
+func (p *PKI) AdoptTokenKeys(b Bundle) error {
+	if p.tokens == nil {
+		return errors.New("adopt token keys: this node is no replica")
+	}
+	for name, content := range b.TokenKeys {
 		if filepath.Base(name) != name || !strings.HasSuffix(name, ".key") {
 			return fmt.Errorf("adopt token keys: %q is no name of a key", name)
 		}
-		if err := p.tokens.adopt(name, content); err != nil {
+		if err := p.tokens.adopt(name, content, b.TokenRetire[name]); err != nil {
 			return err
 		}
 	}
@@ -99,7 +129,7 @@ func (p *PKI) AdoptTokenKeys(keys map[string][]byte) error {
 }
 
 // adopt adds one key, in its place by age.
-func (t *TokenKeys) adopt(name string, content []byte) error {
+func (t *TokenKeys) adopt(name string, content []byte, retire time.Time) error {
 	key, err := parseKey(name, content)
 	if err != nil {
 		return err
@@ -108,20 +138,20 @@ func (t *TokenKeys) adopt(name string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, known := t.PublicKey(id); known {
-		return nil
-	}
-	file := filepath.Join(t.dir, name)
-	if err := writeFile(file, content, 0o600); err != nil {
-		return err
-	}
-	loaded, err := loadTokenKey(file)
-	if err != nil {
-		return err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.keys = append(t.keys, loaded)
-	sortTokenKeys(t.keys)
-	return nil
+	named := func(k tokenKey) bool { return k.id == id }
+	if !slices.ContainsFunc(t.keys, named) {
+		file := filepath.Join(t.dir, name)
+		if err := writeFile(file, content, 0o600); err != nil {
+			return err
+		}
+		loaded, err := loadTokenKey(file)
+		if err != nil {
+			return err
+		}
+		t.keys = append(t.keys, loaded)
+		sortTokenKeys(t.keys)
+	}
+	return t.retireLocked(slices.IndexFunc(t.keys, named), retire)
 }

@@ -2,27 +2,57 @@ package pki
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	clientcmd "k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// kubeconfigName names cluster and context in the files that Podvine writes.
-const kubeconfigName = "podvine"
+const (
+	// KubeconfigName names the current cluster and context in the files that Podvine writes: that of the member that made it.
+	KubeconfigName = "podvine"
+	// maxKubeconfigMembers bounds the members that a kubeconfig lists.
+	maxKubeconfigMembers = 64
+)
 
-// Kubeconfig is the content of a kubeconfig for an issued certificate, against server ("https://127.0.0.1:6443").
-func (p *PKI) Kubeconfig(server, user string, issued *Issued) ([]byte, error) {
-	return Kubeconfig(server, user, p.cluster.CertPEM(), issued)
+// SetMemberServers says where each member serves the API, by the member's name; kubeconfigs that are made from now on have a
+// cluster and a context for each of them. It reports whether that is news.
+func (p *PKI) SetMemberServers(servers map[string]string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if maps.Equal(p.servers, servers) {
+		return false
+	}
+	p.servers = maps.Clone(servers)
+	return true
 }
 
-// Kubeconfig is the content of a kubeconfig that trusts caPEM and shows an issued certificate.
-func Kubeconfig(server, user string, caPEM []byte, issued *Issued) ([]byte, error) {
+// Kubeconfig is the content of a kubeconfig for an issued certificate, against server ("https://127.0.0.1:6443"), with contexts for the
+// other members.
+func (p *PKI) Kubeconfig(server, user string, issued *Issued) ([]byte, error) {
+	p.mu.RLock()
+	servers := p.servers
+	p.mu.RUnlock()
+	return Kubeconfig(server, user, p.cluster.CertPEM(), issued, servers)
+}
+
+// Kubeconfig is the content of a kubeconfig that trusts caPEM and shows an issued certificate. Every member has a context of its
+// name; the current one leads to server.
+func Kubeconfig(server, user string, caPEM []byte, issued *Issued, members map[string]string) ([]byte, error) {
 	config := clientcmdapi.NewConfig()
-	config.Clusters[kubeconfigName] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: caPEM}
 	config.AuthInfos[user] = &clientcmdapi.AuthInfo{ClientCertificateData: issued.CertPEM, ClientKeyData: issued.KeyPEM}
-	config.Contexts[kubeconfigName] = &clientcmdapi.Context{Cluster: kubeconfigName, AuthInfo: user}
-	config.CurrentContext = kubeconfigName
+	add := func(name, server string) {
+		config.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: caPEM}
+		config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: user}
+	}
+	for name, at := range members {
+		if len(config.Clusters) < maxKubeconfigMembers {
+			add(name, at)
+		}
+	}
+	add(KubeconfigName, server)
+	config.CurrentContext = KubeconfigName
 	content, err := clientcmd.Write(*config)
 	if err != nil {
 		return nil, fmt.Errorf("encode kubeconfig: %w", err)

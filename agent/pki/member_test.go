@@ -158,7 +158,8 @@ func TestReplicasAdoptEachOthersTokenKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Tokens().add(now.Add(time.Hour)); err != nil {
+	now = now.Add(time.Hour)
+	if err := first.Tokens().Rotate(now, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	rotated, err := first.Export()
@@ -166,16 +167,41 @@ func TestReplicasAdoptEachOthersTokenKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // a repetition changes nothing
-		if err := second.AdoptTokenKeys(rotated.TokenKeys); err != nil {
+		if err := second.AdoptTokenKeys(rotated); err != nil {
 			t.Fatal(err)
 		}
 	}
-	one, _ := first.Tokens().SigningKey()
-	two, _ := second.Tokens().SigningKey()
-	if one != two || len(second.Tokens().PublicKeys()) != 2 {
-		t.Errorf("the first signs with %s, the second with %s of %d", one, two, len(second.Tokens().PublicKeys()))
+	one, two := first.Tokens().Status(), second.Tokens().Status()
+	if len(two) != 2 || one[0].ID != two[0].ID || one[1].ID != two[1].ID || two[1].Retires == nil || !one[1].Retires.Equal(*two[1].Retires) {
+		t.Errorf("the first has %+v, the second %+v", one, two)
 	}
-	if err := second.AdoptTokenKeys(map[string][]byte{"../1.key": nil}); err == nil {
+	if err := second.AdoptTokenKeys(Bundle{TokenKeys: map[string][]byte{"../1.key": nil}}); err == nil {
 		t.Error("a key was written outside of the folder")
+	}
+}
+
+// A node that nobody can certify starts all the same, as long as what it has is good.
+func TestAnEdgeStartsWithoutAReplica(t *testing.T) {
+	founder, err := Open(Config{Dir: t.TempDir(), NodeName: "a", NodeID: "id-a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		later  time.Duration
+		starts bool
+	}{
+		"not due":  {time.Hour, true},
+		"due":      {LeafLifetimeHours * time.Hour * 5 / 6, true},
+		"run out":  {(LeafLifetimeHours + 1) * time.Hour, false},
+		"too soon": {-time.Hour, false},
+	} {
+		config := Config{
+			Dir: joined(t, founder, NodeIdentity{Name: "b", ID: "id-b"}), NodeName: "b", NodeID: "id-b",
+			Now:  func() time.Time { return time.Now().Add(c.later) },
+			Sign: func([]byte) ([]byte, error) { return nil, errors.New("nobody is there") },
+		}
+		if _, err := Open(config); (err == nil) != c.starts {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

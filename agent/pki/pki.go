@@ -53,6 +53,8 @@ type Config struct {
 	ServiceIP net.IP
 	// ClusterDomain is the DNS domain of services (cluster.local).
 	ClusterDomain string
+	// MakesTokenKeys tells whether this replica is the one that makes the token keys that are due; nil is yes.
+	MakesTokenKeys func() bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log hears of issued and renewed certificates, never of keys; nil is silent.
@@ -70,7 +72,8 @@ type PKI struct {
 	clusterCA    *caBundle
 	frontProxyCA *caBundle
 
-	mu      sync.RWMutex // guards leaves and config.MemberIPs
+	mu      sync.RWMutex // guards leaves, servers and config.MemberIPs
+	servers map[string]string
 	leaves  map[string]*leaf
 	issueMu sync.Mutex // one renewal at a time
 }
@@ -82,6 +85,9 @@ func Open(config Config) (*PKI, error) {
 	}
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.MakesTokenKeys == nil {
+		config.MakesTokenKeys = func() bool { return true }
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
@@ -108,9 +114,27 @@ func Open(config Config) (*PKI, error) {
 		p.leaves[spec.name] = l
 	}
 	if _, err := p.Renew(now); err != nil {
-		return nil, err
+		if !p.goesWithout(now) {
+			return nil, err
+		}
+		config.Log.Warn("start with the certificate of before; the next renewal is tried in a moment", "error", err)
 	}
 	return p, nil
+}
+
+// goesWithout tells whether a node for which a replica signs has a certificate that is good for a while: it must start when there
+// is no replica.
+func (p *PKI) goesWithout(now time.Time) bool {
+	if p.config.Sign == nil {
+		return false
+	}
+	for _, spec := range p.specs() {
+		cert := p.leaves[spec.name].cert
+		if cert == nil || !now.Before(cert.NotAfter) || cert.CheckSignatureFrom(spec.authority.cert) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // openAuthorities loads or makes what only replicas hold; of the others it loads the cluster CA's certificate.
@@ -128,7 +152,7 @@ func (p *PKI) openAuthorities(now time.Time) (err error) {
 	if p.frontProxy, err = openAuthority(p.path(frontProxyCAName), "podvine-front-proxy-ca", now); err != nil {
 		return err
 	}
-	if p.tokens, err = openTokenKeys(p.path(tokenFolder), now); err != nil {
+	if p.tokens, err = openTokenKeys(p.path(tokenFolder), p.config.Now, p.config.MakesTokenKeys); err != nil {
 		return err
 	}
 	p.clusterCA = newCABundle(clusterCAName, p.cluster)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,35 +148,87 @@ func TestRenewAt(t *testing.T) {
 func TestPlanTokenKeys(t *testing.T) {
 	day := 24 * time.Hour
 	now := testTime()
+	made := func(ages ...time.Duration) (keys []tokenKey) {
+		for _, age := range ages {
+			keys = append(keys, tokenKey{made: now.Add(-age)})
+		}
+		return keys
+	}
+	retired := func(at time.Time) []tokenKey {
+		keys := made(9*day, 8*day, day)
+		keys[1].retire = at
+		return keys
+	}
 	for name, c := range map[string]struct {
-		made []time.Time
-		add  bool
-		drop int
+		keys []tokenKey
+		due  bool
+		drop []int
 	}{
-		"fresh":                       {[]time.Time{now}, false, 0},
-		"due":                         {[]time.Time{now.Add(-TokenKeySignsDays * day)}, true, 0},
-		"old one verifies still":      {[]time.Time{now.Add(-200 * day), now.Add(-10 * day)}, false, 0},
-		"old one verifies nothing":    {[]time.Time{now.Add(-600 * day), now.Add(-401 * day), now.Add(-10 * day)}, false, 1},
-		"the newest is never dropped": {[]time.Time{now.Add(-4000 * day)}, true, 0},
+		"fresh":                         {made(0), false, nil},
+		"due":                           {made(TokenKeySignsDays * day), true, nil},
+		"old one verifies still":        {made(200*day, 10*day), false, nil},
+		"old one verifies nothing":      {made(600*day, 401*day, 10*day), false, []int{0}},
+		"the newest is never dropped":   {made(4000 * day), true, nil},
+		"one that is to retire":         {retired(now.Add(time.Hour)), false, nil},
+		"one that retires now":          {retired(now), false, []int{1}},
+		"more than the folder may hold": {made(slices.Repeat([]time.Duration{day}, maxTokenKeys+1)...), false, []int{0}},
 	} {
-		add, drop, next := planTokenKeys(c.made, now)
-		if add != c.add || drop != c.drop || !next.After(now) {
-			t.Errorf("%s: add %t, drop %d, next %s", name, add, drop, next)
+		due, drop, next := planTokenKeys(c.keys, now)
+		if due != c.due || !slices.Equal(drop, c.drop) || !next.After(now) {
+			t.Errorf("%s: due %t, drop %v, next %s", name, due, drop, next)
 		}
 	}
 }
 
+// A new key verifies at once and signs when the other replicas have had the time to get it; one that replaces others has
+// them verify no more after the overlap.
 func TestTokenKeysRotate(t *testing.T) {
-	p := mustOpen(t, t.TempDir(), testTime())
-	old, _ := p.Tokens().SigningKey()
-	if _, err := p.Renew(testTime().AddDate(0, 0, TokenKeySignsDays)); err != nil {
+	now, makes := testTime(), true
+	p, err := Open(Config{Dir: t.TempDir(), NodeName: "node1", Now: func() time.Time { return now }, MakesTokenKeys: func() bool { return makes }})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if id, _ := p.Tokens().SigningKey(); id == old {
+	signs := func() string { id, _ := p.Tokens().SigningKey(); return id }
+	renew := func() {
+		t.Helper()
+		if next, err := p.Renew(now); err != nil || !next.After(now) {
+			t.Fatalf("look again at %s, %v", next, err)
+		}
+	}
+	old := signs()
+	now = now.AddDate(0, 0, TokenKeySignsDays)
+	makes = false
+	if renew(); len(p.Tokens().PublicKeys()) != 1 {
+		t.Error("a replica that is not to make keys made one")
+	}
+	makes = true
+	if renew(); len(p.Tokens().PublicKeys()) != 2 || signs() != old {
+		t.Error("a key that nobody else can have yet signs")
+	}
+	now = now.Add(TokenKeySettle)
+	second := signs()
+	if second == old {
 		t.Error("the old key signs still")
 	}
-	if _, ok := p.Tokens().PublicKey(old); !ok || len(p.Tokens().PublicKeys()) != 2 {
-		t.Error("the old key verifies no more")
+	for range 2 { // in the same second
+		if err := p.Tokens().Rotate(now, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if signs() != second || len(p.Tokens().PublicKeys()) != 4 {
+		t.Errorf("after a rotation: %+v", p.Tokens().Status())
+	}
+	now = now.Add(TokenKeySettle + time.Hour - time.Second)
+	if renew(); signs() == second || len(p.Tokens().PublicKeys()) != 4 {
+		t.Errorf("during the overlap: %+v", p.Tokens().Status())
+	}
+	now = now.Add(3 * time.Second)
+	if renew(); len(p.Tokens().PublicKeys()) != 1 {
+		t.Errorf("after the overlap: %+v", p.Tokens().Status())
+	}
+	again, err := Open(p.config)
+	if err != nil || len(again.Tokens().PublicKeys()) != 1 {
+		t.Errorf("opened again: %v", err)
 	}
 }
 

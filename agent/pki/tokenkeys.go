@@ -28,13 +28,21 @@ const (
 	TokenKeySignsDays = 90
 	// TokenKeyKeptDays is how long a key still verifies after it signed its last: longer than any token lives.
 	TokenKeyKeptDays = 400
+	// TokenKeySettle is how long after it was made a key begins to sign: until then the other replicas have it.
+	TokenKeySettle = 2 * time.Minute
+	// tokenKeyPause is how often a replica that makes no keys looks whether one that is due has come.
+	tokenKeyPause = time.Hour
 	// maxTokenKeys bounds the folder.
 	maxTokenKeys = 64
 )
 
-// TokenKeys is the rotating set of service-account signing keys. The newest signs, all verify. Safe for concurrent use.
+// TokenKeys is the rotating set of service-account signing keys. The newest that has settled signs, all verify. Safe for
+// concurrent use.
 type TokenKeys struct {
 	dir string
+	now func() time.Time
+	// makes tells whether this replica is to make the keys that are due.
+	makes func() bool
 
 	mu   sync.RWMutex // guards keys
 	keys []tokenKey   // oldest first, never empty
@@ -43,16 +51,31 @@ type TokenKeys struct {
 type tokenKey struct {
 	id   string
 	made time.Time
-	key  crypto.Signer
-	file string
+	// retire is when the key verifies no more, whatever its age; zero if nobody has said so.
+	retire time.Time
+	key    crypto.Signer
+	file   string
 }
+
+// retireFile holds the time at which the key retires.
+func (k tokenKey) retireFile() string { return strings.TrimSuffix(k.file, ".key") + ".retire" }
 
 // SigningKey is the key that signs new tokens, and its id (the JWT's kid).
 func (t *TokenKeys) SigningKey() (id string, key crypto.Signer) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	newest := t.keys[len(t.keys)-1]
-	return newest.id, newest.key
+	signing := t.keys[signingKey(t.keys, t.now())]
+	return signing.id, signing.key
+}
+
+// signingKey chooses the newest key that has settled, else the oldest. Pure.
+func signingKey(keys []tokenKey, now time.Time) int {
+	for i, k := range slices.Backward(keys) {
+		if !now.Before(k.made.Add(TokenKeySettle)) {
+			return i
+		}
+	}
+	return 0
 }
 
 // PublicKey finds a key that may verify a token.
@@ -67,7 +90,7 @@ func (t *TokenKeys) PublicKey(id string) (crypto.PublicKey, bool) {
 	return nil, false
 }
 
-// PublicKeys are all keys that may verify a token, the signing one first.
+// PublicKeys are all keys that may verify a token, the newest first.
 func (t *TokenKeys) PublicKeys() []IdentifiedKey {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -84,7 +107,8 @@ type IdentifiedKey struct {
 	Key crypto.PublicKey
 }
 
-func openTokenKeys(dir string, now time.Time) (*TokenKeys, error) {
+func openTokenKeys(dir string, clock func() time.Time, makes func() bool) (*TokenKeys, error) {
+	now := clock()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make key folder: %w", err)
 	}
@@ -92,7 +116,7 @@ func openTokenKeys(dir string, now time.Time) (*TokenKeys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list token keys: %w", err)
 	}
-	t := &TokenKeys{dir: dir}
+	t := &TokenKeys{dir: dir, now: clock, makes: makes}
 	for _, file := range files {
 		k, err := loadTokenKey(file)
 		if err != nil {
@@ -132,7 +156,15 @@ func loadTokenKey(file string) (tokenKey, error) {
 	if err != nil {
 		return tokenKey{}, err
 	}
-	return tokenKey{id: id, made: time.Unix(seconds, 0), key: key, file: file}, nil
+	k := tokenKey{id: id, made: time.Unix(seconds, 0), key: key, file: file}
+	text, err := os.ReadFile(k.retireFile())
+	if err == nil {
+		k.retire, err = time.Parse(time.RFC3339, strings.TrimSpace(string(text)))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return tokenKey{}, fmt.Errorf("load when token key %s retires: %w", file, err)
+	}
+	return k, nil
 }
 
 // keyID names a public key as Kubernetes does: the hash of its PKIX form.
@@ -168,51 +200,122 @@ func (t *TokenKeys) add(now time.Time) error {
 	return nil
 }
 
-// planTokenKeys decides, from when the keys were made (oldest first), whether to make one, how many of the oldest to
-// drop, and when to decide again. Pure.
-func planTokenKeys(made []time.Time, now time.Time) (add bool, drop int, next time.Time) {
+// planTokenKeys decides, from the keys (oldest first), whether one is due, which are to be dropped, and when to decide again.
+// Pure.
+func planTokenKeys(keys []tokenKey, now time.Time) (due bool, drop []int, next time.Time) {
 	const day = 24 * time.Hour
-	newest := made[len(made)-1]
-	due := newest.Add(TokenKeySignsDays * day)
-	if add = !now.Before(due); add {
-		due = now.Add(TokenKeySignsDays * day)
+	next = keys[len(keys)-1].made.Add(TokenKeySignsDays * day)
+	if due = !now.Before(next); due {
+		next = now.Add(TokenKeySignsDays * day)
 	}
-	next = due
-	for i := 0; i+1 < len(made); i++ { // a key stops signing when the next is made
-		end := made[i+1].Add(TokenKeyKeptDays * day)
-		if now.Before(end) {
-			if end.Before(next) {
-				next = end
-			}
-			break
+	for i := 0; i+1 < len(keys); i++ { // a key stops signing when the next one does
+		end := keys[i+1].made.Add(TokenKeyKeptDays * day)
+		if retire := keys[i].retire; !retire.IsZero() && retire.Before(end) {
+			end = retire
 		}
-		drop++
+		switch {
+		case !now.Before(end), len(keys)-len(drop) > maxTokenKeys:
+			drop = append(drop, i)
+		case end.Before(next):
+			next = end
+		}
 	}
-	return add, max(drop, len(made)-maxTokenKeys), next
+	return due, drop, next
 }
 
 // rotate makes and drops keys as they are due, and returns when to look again.
 func (t *TokenKeys) rotate(now time.Time) (time.Time, error) {
 	t.mu.RLock()
-	made := make([]time.Time, 0, len(t.keys))
-	for _, k := range t.keys {
-		made = append(made, k.made)
-	}
+	due, drop, next := planTokenKeys(t.keys, now)
 	t.mu.RUnlock()
-	add, drop, next := planTokenKeys(made, now)
-	if add {
+	switch {
+	case due && t.makes():
 		if err := t.add(now); err != nil {
 			return now, err
 		}
+	case due:
+		next = now.Add(tokenKeyPause)
 	}
+	return next, t.drop(drop)
+}
+
+func (t *TokenKeys) drop(indices []int) error {
 	t.mu.Lock()
-	dropped := slices.Clone(t.keys[:drop])
-	t.keys = slices.Clone(t.keys[drop:])
-	t.mu.Unlock()
-	for _, k := range dropped {
-		if err := os.Remove(k.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return now, fmt.Errorf("drop token key: %w", err)
+	var kept, dropped []tokenKey
+	for i, k := range t.keys {
+		if slices.Contains(indices, i) {
+			dropped = append(dropped, k)
+		} else {
+			kept = append(kept, k)
 		}
 	}
-	return next, nil
+	t.keys = kept
+	t.mu.Unlock()
+	for _, k := range dropped {
+		for _, file := range []string{k.file, k.retireFile()} {
+			if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("drop token key: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Rotate makes a key, and has the others verify no more once the overlap has passed after it signs.
+func (t *TokenKeys) Rotate(now time.Time, overlap time.Duration) error {
+	t.mu.RLock()
+	newest := t.keys[len(t.keys)-1].made
+	t.mu.RUnlock()
+	if !now.After(newest.Add(time.Second)) {
+		now = newest.Add(time.Second) // a file is named by its second
+	}
+	if err := t.add(now); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range len(t.keys) - 1 {
+		if err := t.retireLocked(i, now.Add(TokenKeySettle+overlap)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// retireLocked has a key verify no more from then on, or from earlier if that was so already.
+func (t *TokenKeys) retireLocked(i int, at time.Time) error {
+	k := &t.keys[i]
+	if at = at.UTC().Truncate(time.Second); at.IsZero() || !k.retire.IsZero() && !at.Before(k.retire) {
+		return nil
+	}
+	if err := writeFile(k.retireFile(), []byte(at.Format(time.RFC3339)+"\n"), 0o600); err != nil {
+		return err
+	}
+	k.retire = at
+	return nil
+}
+
+// TokenKeyStatus is a key as an operator sees it.
+type TokenKeyStatus struct {
+	ID   string    `json:"id"`
+	Made time.Time `json:"made"`
+	// Signs says that new tokens are signed with it. Retires is when it verifies no more, if somebody has said so.
+	Signs   bool       `json:"signs"`
+	Retires *time.Time `json:"retires,omitempty"`
+}
+
+// Status lists the keys, the newest first.
+func (t *TokenKeys) Status() []TokenKeyStatus {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	signing := signingKey(t.keys, t.now())
+	var all []TokenKeyStatus
+	for i, k := range slices.Backward(t.keys) {
+		one := TokenKeyStatus{ID: k.id, Made: k.made.UTC(), Signs: i == signing}
+		if !k.retire.IsZero() {
+			one.Retires = &k.retire
+		}
+		all = append(all, one)
+	}
+	return all
 }

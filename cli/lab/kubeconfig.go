@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/podvine/podvine/agent/pki"
 )
 
 // readyTimeout bounds the wait for a host's node to be Ready.
@@ -31,8 +33,16 @@ func (l *Lab) Kubeconfig(host *Host) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig of %s: %w", host.Name, err)
 	}
-	for _, cluster := range config.Clusters {
-		cluster.Server = fmt.Sprintf("https://127.0.0.1:%d", host.Published[apiPort])
+	for name, cluster := range config.Clusters {
+		at := host
+		if name != pki.KubeconfigName {
+			if at, err = l.Host(name); err != nil { // a member of before
+				delete(config.Clusters, name)
+				delete(config.Contexts, name)
+				continue
+			}
+		}
+		cluster.Server = fmt.Sprintf("https://127.0.0.1:%d", at.Published[apiPort])
 	}
 	return clientcmd.Write(*config)
 }

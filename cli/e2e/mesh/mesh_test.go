@@ -233,6 +233,7 @@ func TestEdgesHoldNothingAndAnswerAll(t *testing.T) {
 		}
 		return by
 	}
+	before := keysOf(t, "h1")
 	voters("1")
 	t.Cleanup(func() { voters("0") })
 	eventually(t, 2*time.Minute, "a voter, two standbys and an edge", func() (string, bool) {
@@ -247,6 +248,10 @@ func TestEdgesHoldNothingAndAnswerAll(t *testing.T) {
 		return fmt.Sprint(out, err), err == nil && strings.TrimSpace(out) == ""
 	})
 	answering(t, edge)
+	eventually(t, 30*time.Second, "what the edge knew to be rotated", func() (string, bool) {
+		now := keysOf(t, "h1")
+		return fmt.Sprintf("%+v", now), now.seals() != before.seals() && len(now.Tokens) > len(before.Tokens)
+	})
 	equalAnswers(t)
 	memory := strings.Fields(run(t, "h1", "lab", "exec", "--name", labName, edge, "--", "sh", "-c", "grep RssAnon /proc/$(pgrep -of 'podvine agent')/status"))
 	t.Logf("the edge's agent has %s kB of anonymous memory; the budget of agent and netd is 60 MB", memory[1])
@@ -256,11 +261,67 @@ func TestEdgesHoldNothingAndAnswerAll(t *testing.T) {
 		t.Errorf("the log of a pod on an edge, through it: %q", log)
 	}
 	run(t, edge, "kubectl", "delete", "pod", "by-the-edge", "--now")
+	rebootsAlone(t, edge)
 
 	voters("3")
 	healthy(t)
 	answering(t, edge)
 	equalAnswers(t)
+}
+
+// rebootsAlone lets all replicas die and then the edge: its pod starts again from the edge's disk and answers, and is the same pod
+// when the others are back.
+func rebootsAlone(t *testing.T, edge string) {
+	t.Helper()
+	const port = 18080
+	overrides := fmt.Sprintf(`{"spec":{"nodeName":%q,"containers":[{"name":"alone","image":%q,"ports":[{"containerPort":8080,"hostPort":%d}],
+		"env":[{"name":"KEPT","valueFrom":{"configMapKeyRef":{"name":"kept","key":"word"}}}]}]}}`, edge, appImage, port)
+	run(t, edge, "kubectl", "create", "configmap", "kept", "--from-literal=word=yes")
+	run(t, edge, "kubectl", "run", "alone", "--image="+appImage, "--overrides", overrides)
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "pod/alone", "configmap/kept", "--now") })
+	run(t, edge, "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=30s")
+	before := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.metadata.uid}")
+	address := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.status.hostIP}")
+
+	run(t, "h1", append([]string{"lab", "kill", "--name", labName}, hosts...)...)
+	run(t, "h1", "lab", "start", "--name", labName, edge)
+	took := eventually(t, time.Minute, "the pod to answer while all replicas are dead", func() (string, bool) {
+		out, err := try(t, "h1", "", "lab", "exec", "--name", labName, edge, "--", "podvine", "lab", "fetch", fmt.Sprintf("http://%s:%d", address, port))
+		return fmt.Sprint(out, err), err == nil && answeredBy(out) == "alone"
+	})
+	t.Logf("the pod answers %v after the start of its host, alone", took.Round(time.Millisecond))
+
+	others := slices.DeleteFunc(slices.Clone(hosts), func(host string) bool { return host == edge })
+	run(t, "h1", append([]string{"lab", "start", "--name", labName}, others...)...)
+	for _, host := range hosts {
+		answering(t, host)
+	}
+	run(t, edge, "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=60s")
+	if after := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.metadata.uid}"); after != before {
+		t.Errorf("the pod was %s, now it is %s", before, after)
+	}
+}
+
+// A kubeconfig has a context for each member, whose certificate fits the address in it.
+func TestKubeconfigListsAllMembers(t *testing.T) {
+	for _, through := range []string{"", "--user=jane"} {
+		args := []string{"lab", "exec", "--name", labName, "h1", "--", "sh", "-c",
+			"podvine kubeconfig " + through + " > /tmp/kubeconfig && for c in podvine " + strings.Join(hosts, " ") + "; do podvine kubectl --kubeconfig /tmp/kubeconfig --context $c auth whoami -o name && echo $c; done; rm /tmp/kubeconfig"}
+		eventually(t, 30*time.Second, "a kubeconfig with all members", func() (string, bool) {
+			out, err := try(t, "h1", "", args...)
+			ok := err == nil
+			for _, context := range append([]string{"podvine"}, hosts...) {
+				ok = ok && strings.Contains(out, "\n"+context+"\n")
+			}
+			return fmt.Sprint(out, err), ok
+		})
+	}
+	list := run(t, "h1", "lab", "kubeconfig", "--name", labName)
+	for _, host := range hosts {
+		if !strings.Contains(list, "name: "+host+"\n") {
+			t.Errorf("the lab's kubeconfig has no %s:\n%s", host, list)
+		}
+	}
 }
 
 // healthy waits until three voters vote: a quorum that changes may be one death from being lost.
