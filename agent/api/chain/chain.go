@@ -3,7 +3,7 @@
 //
 // What is made cheaper: the filters that only add values to a request's context add them at once; tracing without a
 // provider only carries the trace context along; handlers run on goroutines that are kept, whose stacks have grown
-// already. Where a setting is on that only the library's chain can serve (a tracer, draining signals), [Build] returns
+// already; lists are written in large pieces, and uncompressed to the same machine. Where a setting is on that only the library's chain can serve (a tracer, draining signals), [Build] returns
 // that chain.
 //
 // Handlers may be called from any goroutine. [Workers] own the goroutines; nothing else here keeps any. The tests send
@@ -64,7 +64,7 @@ func (s *starting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // running is the chain of a server whose paths are all installed. Read it from the end: the last filter is the first.
 func running(handler http.Handler, c *genericapiserver.Config, workers *Workers) http.Handler {
-	handler = begun(genericapifilters.WithAuthorization(completed(handler), c.Authorization.Authorizer, c.Serializer), "authorization")
+	handler = begun(genericapifilters.WithAuthorization(completed(withLists(handler)), c.Authorization.Authorizer, c.Serializer), "authorization")
 	if c.FlowControl != nil {
 		estimator := flowcontrolrequest.NewWorkEstimator(c.StorageObjectCountTracker.Get, c.FlowControl.GetInterestedWatchCount,
 			flowcontrolrequest.DefaultWorkEstimatorConfig(), c.FlowControl.GetMaxSeats)
