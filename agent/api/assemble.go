@@ -30,6 +30,7 @@ import (
 	"github.com/podvine/podvine/agent/api/chain"
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/liveness"
+	"github.com/podvine/podvine/consensus/kubestore"
 )
 
 func newLoopback() *loopback {
@@ -96,7 +97,7 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
 	c.AddReadyzChecks(s.config.ReadyChecks...)
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
-		return chain.Build(handler, c, &s.workers)
+		return chain.Build(withLate(handler), c, &s.workers)
 	}
 	setLimits(c, s.config)
 	c.FlowControl = utilflowcontrol.New(s.informers, client.FlowcontrolV1(), c.MaxRequestsInFlight+c.MaxMutatingRequestsInFlight)
@@ -107,6 +108,17 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	}
 	servePublic(c, s.config.Public)
 	return c, nil
+}
+
+// withLate lets admission add to the transaction of a write.
+func withLate(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPost, http.MethodPut, http.MethodPatch:
+			r = r.WithContext(kubestore.WithLate(r.Context()))
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 func setLimits(c *genericapiserver.Config, config Config) {

@@ -17,6 +17,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/flowcontrol"
 	"github.com/podvine/podvine/agent/api/kinds/ipaddress"
 	"github.com/podvine/podvine/agent/api/kinds/lease"
+	"github.com/podvine/podvine/agent/api/kinds/limitrange"
 	"github.com/podvine/podvine/agent/api/kinds/namespace"
 	"github.com/podvine/podvine/agent/api/kinds/node"
 	"github.com/podvine/podvine/agent/api/kinds/persistentvolumeclaim"
@@ -26,6 +27,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/rbac"
 	"github.com/podvine/podvine/agent/api/kinds/replicaset"
 	"github.com/podvine/podvine/agent/api/kinds/replicationcontroller"
+	"github.com/podvine/podvine/agent/api/kinds/resourcequota"
 	"github.com/podvine/podvine/agent/api/kinds/reviews"
 	"github.com/podvine/podvine/agent/api/kinds/runtimeclass"
 	"github.com/podvine/podvine/agent/api/kinds/secret"
@@ -53,6 +55,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			podtemplate.Resource(),
 			replicaset.Resource(),
 			replicationcontroller.Resource(),
+			resourcequota.Resource(),
 			runtimeclass.Resource(),
 			service.Resource(),
 			servicecidr.Resource(),
@@ -61,6 +64,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			secret.Resource(),
 			serviceaccount.Resource(),
 			lease.Resource(),
+			limitrange.Resource(),
 			priorityclass.Resource(),
 			flowcontrol.Levels(),
 			flowcontrol.Schemas(),

@@ -33,4 +33,6 @@ func TestServer(t *testing.T) {
 	story("service account tokens", testTokens)
 	story("webhooks", testWebhooks)
 	story("policies", testPolicies)
+	story("quotas", testQuotas)
+	story("limit ranges", testLimitRanges)
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/podvine/podvine/agent/control/namespaces"
 	"github.com/podvine/podvine/agent/control/nodes"
 	"github.com/podvine/podvine/agent/control/protection"
+	"github.com/podvine/podvine/agent/control/quota"
 	"github.com/podvine/podvine/agent/control/rootca"
 	"github.com/podvine/podvine/agent/control/scheduler"
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
@@ -155,7 +156,11 @@ func (c *Control) addNamespaces(cfg Config) error {
 		return rootca.New(rootca.Config{Client: cfg.ClientFor(NameRootCA), Informers: cfg.Informers, Logger: cfg.Logger,
 			CA: cfg.CA, Metrics: registry})
 	})
-	return errors.Join(namespaceErr, accountErr, caErr)
+	_, quotaErr := add(c, "resourcequota", func(registry *prometheus.Registry) (*quota.Loop, error) {
+		return quota.New(quota.Config{Client: cfg.ClientFor(NameQuota), Metadata: cfg.MetadataFor(NameQuota), Informers: cfg.Informers,
+			Logger: cfg.Logger, Metrics: registry})
+	})
+	return errors.Join(namespaceErr, accountErr, caErr, quotaErr)
 }
 
 func (c *Control) addNodes(cfg Config) (err error) {

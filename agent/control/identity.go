@@ -18,6 +18,7 @@ const (
 	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"
+	NameQuota            = "resourcequota-controller"
 	NameRootCA           = "root-ca-cert-publisher"
 	NameNode             = "node-controller"
 	NamePodCollector     = "pod-garbage-collector"

@@ -173,9 +173,41 @@ func TestOnARealAPI(t *testing.T) {
 	if node.Spec.PodCIDR != "10.244.0.0/24" || len(node.Spec.PodCIDRs) != 1 {
 		t.Errorf("node has blocks %v", node.Spec.PodCIDRs)
 	}
+	r.counts(ctx)
 	r.keepsOthers(ctx)
 	r.collects(ctx)
 	r.ends(ctx)
+}
+
+// counts has a quota count what is there already, of a kind that it knows by its name only too, and give back what goes.
+func (r *real) counts(ctx context.Context) {
+	r.Helper()
+	_, err := r.CoreV1().ResourceQuotas("shop").Create(ctx, &v1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: v1.ResourceQuotaSpec{
+		Hard: v1.ResourceList{"pods": apiresource.MustParse("10"), "count/deployments.apps": apiresource.MustParse("2")}}}, metav1.CreateOptions{})
+	r.must(err)
+	used := func(pods, deployments int64) func() (bool, string) {
+		return func() (bool, string) {
+			r.playNode("shop")
+			q, err := r.CoreV1().ResourceQuotas("shop").Get(ctx, "q", metav1.GetOptions{})
+			r.must(err)
+			p, d := q.Status.Used["pods"], q.Status.Used["count/deployments.apps"]
+			return p.Value() == pods && d.Value() == deployments && len(q.Status.Hard) == 2, fmt.Sprintf("%+v", q.Status)
+		}
+	}
+	r.until("count pods and deployments", used(3, 1))
+	extra := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "extra"}, Spec: appsv1.DeploymentSpec{Replicas: new(int32),
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "extra"}}, Template: v1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "extra"}}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "i"}}}}}}
+	_, err = r.AppsV1().Deployments("shop").Create(ctx, extra, metav1.CreateOptions{})
+	r.must(err)
+	r.until("charge a deployment", used(3, 2))
+	extra.Name = "more"
+	if _, err = r.AppsV1().Deployments("shop").Create(ctx, extra, metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
+		r.Errorf("a deployment too many: %v", err)
+	}
+	r.must(r.AppsV1().Deployments("shop").Delete(ctx, "extra", metav1.DeleteOptions{}))
+	r.until("give back a deployment", used(3, 1))
+	r.must(r.CoreV1().ResourceQuotas("shop").Delete(ctx, "q", metav1.DeleteOptions{}))
 }
 
 // keepsOthers has every other kind of workload come up, under the rights of its loop, and go again.

@@ -98,7 +98,14 @@ func (w *write) load(revision int64, out runtime.Object) error {
 }
 
 // commit proposes a write with the companions of ctx. A conflict over the write itself is a result, over a companion an error.
-func (r *resource) commit(ctx context.Context, w *write) (_ store.Result, err error) {
+func (r *resource) commit(ctx context.Context, w *write) (store.Result, error) {
+	if source := takeLate(ctx); source != nil {
+		return r.commitLate(ctx, w, source)
+	}
+	return r.commitWith(ctx, w)
+}
+
+func (r *resource) commitWith(ctx context.Context, w *write) (_ store.Result, err error) {
 	defer func(began time.Time) { r.measure(w.verb(), began, err) }(time.Now())
 	companions, err := r.b.companionWrites(ctx)
 	if err != nil {

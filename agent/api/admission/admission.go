@@ -84,6 +84,7 @@ func New(config Config) (*Chain, error) {
 	}
 	usual := []named{
 		{lifecycle.PluginName, life},
+		{"LimitRanger", newLimitRanger(config)},
 		{"ServiceAccount", newServiceAccounts(config.Client, config.Informers)},
 		{"NodeRestriction", newNodeRestriction(config.Client, config.Informers)},
 		{"TaintNodesByCondition", newNodeTaints()},
@@ -99,6 +100,7 @@ func New(config Config) (*Chain, error) {
 		}
 		usual = append(usual, chain.extensions.plugins...)
 	}
+	usual = append(usual, named{"ResourceQuota", newQuotas(config)})
 	for i, p := range config.More {
 		usual = append(usual, named{fmt.Sprintf("More%d", i), p})
 	}

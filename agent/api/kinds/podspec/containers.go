@@ -155,7 +155,7 @@ func (c *checker) container(ctr *corev1.Container, at *field.Path) field.ErrorLi
 	errs = append(errs, c.mounts(ctr, at.Child("volumeMounts"))...)
 	errs = append(errs, c.devices(ctr, at.Child("volumeDevices"))...)
 	errs = append(errs, requiredOneOf(ctr.ImagePullPolicy, at.Child("imagePullPolicy"), corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	errs = append(errs, c.requirements(&ctr.Resources, at.Child("resources"), containerResourceName)...)
+	errs = append(errs, c.requirements(&ctr.Resources, at.Child("resources"), ValidateContainerResourceName)...)
 	errs = append(errs, resizePolicies(ctr.ResizePolicy, c.spec.RestartPolicy, at.Child("resizePolicy"))...)
 	errs = append(errs, c.containerSecurity(ctr.SecurityContext, at.Child("securityContext"))...)
 	return errs

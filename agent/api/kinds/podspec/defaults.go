@@ -58,10 +58,10 @@ func defaultSpec(spec *corev1.PodSpec) {
 	if spec.TerminationGracePeriodSeconds == nil {
 		spec.TerminationGracePeriodSeconds = ptr.To[int64](defaultTerminationGraceSeconds)
 	}
-	roundUp(spec.Overhead)
+	RoundUp(spec.Overhead)
 	if spec.Resources != nil {
-		roundUp(spec.Resources.Limits)
-		roundUp(spec.Resources.Requests)
+		RoundUp(spec.Resources.Limits)
+		RoundUp(spec.Resources.Requests)
 	}
 	for i := range spec.Volumes {
 		defaultVolume(&spec.Volumes[i])
@@ -94,8 +94,8 @@ func defaultContainer(c *corev1.Container) {
 			}
 		}
 	}
-	roundUp(c.Resources.Limits)
-	roundUp(c.Resources.Requests)
+	RoundUp(c.Resources.Limits)
+	RoundUp(c.Resources.Requests)
 	defaultProbe(c.LivenessProbe)
 	defaultProbe(c.ReadinessProbe)
 	defaultProbe(c.StartupProbe)
@@ -175,8 +175,8 @@ func hostPorts(containers []corev1.Container) {
 	}
 }
 
-// roundUp makes whole thousandths of all quantities.
-func roundUp(list corev1.ResourceList) {
+// RoundUp rounds amounts to thousandths, as Kubernetes stores them.
+func RoundUp(list corev1.ResourceList) {
 	for name, q := range list {
 		q.RoundUp(resource.Milli)
 		list[name] = q

@@ -55,8 +55,8 @@ func defaultVolume(v *corev1.Volume) {
 // DefaultClaimSpec fills the unset fields of a persistent volume claim's specification.
 func DefaultClaimSpec(spec *corev1.PersistentVolumeClaimSpec) {
 	setPointer(&spec.VolumeMode, defaultFilesystem)
-	roundUp(spec.Resources.Limits)
-	roundUp(spec.Resources.Requests)
+	RoundUp(spec.Resources.Limits)
+	RoundUp(spec.Resources.Requests)
 }
 
 func defaultProjected(p *corev1.ProjectedVolumeSource) {

@@ -32,8 +32,8 @@ func IsExtended(name corev1.ResourceName) bool {
 	return len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+string(name))) == 0
 }
 
-// overcommits says whether a limit of the resource may lie above the request.
-func overcommits(name corev1.ResourceName) bool { return IsNative(name) && !IsHugePages(name) }
+// Overcommits says whether a limit of the resource may lie above the request.
+func Overcommits(name corev1.ResourceName) bool { return IsNative(name) && !IsHugePages(name) }
 
 // isStandard says whether a resource without a prefix is one that quotas, limits or containers know.
 func isStandard(name corev1.ResourceName) bool {
@@ -43,8 +43,8 @@ func isStandard(name corev1.ResourceName) bool {
 	return known.Has(name) || IsHugePages(name) || strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix+corev1.ResourceHugePagesPrefix)
 }
 
-// isCount says whether only whole numbers of a resource make sense.
-func isCount(name corev1.ResourceName) bool {
+// IsCount says whether only whole numbers of a resource make sense.
+func IsCount(name corev1.ResourceName) bool {
 	counts := sets.New[corev1.ResourceName]("pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
 		"persistentvolumeclaims", "services.nodeports", "services.loadbalancers")
 	return counts.Has(name) || IsExtended(name)
@@ -59,7 +59,8 @@ func ValidateResourceName(name corev1.ResourceName, path *field.Path) field.Erro
 	return errs
 }
 
-func containerResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
+// ValidateContainerResourceName checks the name of a resource that containers ask for.
+func ValidateContainerResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
 	errs := ValidateResourceName(name, path)
 	if !strings.Contains(string(name), "/") {
 		standard := name == corev1.ResourceCPU || name == corev1.ResourceMemory || name == corev1.ResourceEphemeralStorage || IsHugePages(name)
@@ -91,7 +92,7 @@ func ValidateQuantity(name corev1.ResourceName, amount resource.Quantity, path *
 	if amount.Sign() < 0 {
 		errs = append(errs, field.Invalid(path, amount.String(), "must be greater than or equal to 0"))
 	}
-	if isCount(name) && amount.MilliValue()%1000 != 0 {
+	if IsCount(name) && amount.MilliValue()%1000 != 0 {
 		errs = append(errs, field.Invalid(path, amount, "must be an integer"))
 	}
 	return errs
@@ -129,9 +130,9 @@ func (c *checker) requirements(r *corev1.ResourceRequirements, path *field.Path,
 		visit(name, amount, requests.Key(string(name)))
 		limit, limited := r.Limits[name]
 		switch {
-		case !limited && !overcommits(name):
+		case !limited && !Overcommits(name):
 			errs = append(errs, field.Required(limits, "Limit must be set for non overcommitable resources"))
-		case limited && !overcommits(name) && amount.Cmp(limit) != 0:
+		case limited && !Overcommits(name) && amount.Cmp(limit) != 0:
 			errs = append(errs, field.Invalid(requests, amount.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String())))
 		case limited && amount.Cmp(limit) > 0:
 			errs = append(errs, field.Invalid(requests, amount.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String())))
@@ -150,7 +151,7 @@ func ValidateOverhead(overhead corev1.ResourceList, path *field.Path) field.Erro
 
 // overhead is checked, and its errors are named, as the limits of a container.
 func (c *checker) overhead(list corev1.ResourceList, path *field.Path) field.ErrorList {
-	return c.requirements(&corev1.ResourceRequirements{Limits: list}, path, containerResourceName)
+	return c.requirements(&corev1.ResourceRequirements{Limits: list}, path, ValidateContainerResourceName)
 }
 
 // claims checks which of the pod's resource claims a container uses.
