@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -35,12 +34,10 @@ const (
 	fillTo = 30_000
 	// fillTimeout bounds it.
 	fillTimeout = 5 * time.Minute
-	// watchers is how many clients see each update of the operation "watched".
-	watchers = 100
 )
 
 // operations are measured in this order on the same objects. There are also "fill" (creates until there are fillTo), "all"
-// (a list of all objects, whole) and "watched" (an update that all watchers see, measured until they do).
+// (a list of all objects, whole) and "watched" (an event that a watcher gets, see measureEvents).
 func operations() []string { return []string{"create", "get", "update", "list", "delete"} }
 
 // load is the clients and what they work on.
@@ -88,49 +85,9 @@ func (l *load) measureOperation(ctx context.Context, operation string) (result, 
 	case "fill":
 		return l.measure(ctx, operation, fillTimeout, l.operation(operation))
 	case "watched":
-		ctx, cancel := context.WithCancel(ctx)
-		seen, err := l.watch(ctx)
-		if err != nil {
-			cancel()
-			return result{}, err
-		}
-		r, err := l.measure(ctx, operation, l.duration, l.operation("update"))
-		cancel()
-		fmt.Fprintf(os.Stderr, "%d watchers saw %d events\n", watchers, seen())
-		return r, err
+		return l.measureEvents(ctx)
 	}
 	return l.measure(ctx, operation, l.duration, l.operation(operation))
-}
-
-// watch starts the watchers; seen waits for them to end with ctx and counts their events.
-func (l *load) watch(ctx context.Context) (seen func() int64, err error) {
-	now, err := l.clients[0].CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil {
-		return nil, err
-	}
-	var events atomic.Int64
-	var group sync.WaitGroup
-	for i := range watchers {
-		w, err := l.clients[i%len(l.clients)].CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: now.ResourceVersion})
-		if err != nil {
-			return nil, err
-		}
-		group.Go(func() {
-			defer w.Stop()
-			for {
-				select {
-				case _, ok := <-w.ResultChan():
-					if !ok {
-						return
-					}
-					events.Add(1)
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-	}
-	return func() int64 { group.Wait(); return events.Load() }, nil
 }
 
 // call does the operation for the n-th time; done tells that there is nothing left to do.
