@@ -17,6 +17,7 @@ import (
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
@@ -101,6 +102,8 @@ type Access struct {
 	Informers informers.SharedInformerFactory
 	// Mapper finds the resource of a kind, built in or not; it answers after Run.
 	Mapper meta.RESTMapper
+	// Serves tells whether a resource is one of the built-in kinds.
+	Serves func(schema.GroupVersionResource) bool
 	// Services and WebhookAuthentication are how webhooks are reached, and what they are shown.
 	Services              webhook.ServiceResolver
 	WebhookAuthentication webhook.AuthenticationInfoResolverWrapper

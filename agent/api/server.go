@@ -70,7 +70,7 @@ func New(config Config) (*Server, error) {
 	}
 	s.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
 	s.security, err = config.Security(Access{
-		Client: client, ClientConfig: clientConfig, Informers: s.informers, Mapper: s.mapper,
+		Client: client, ClientConfig: clientConfig, Informers: s.informers, Mapper: s.mapper, Serves: s.Serves,
 		Services: s.serviceResolver(), WebhookAuthentication: s.webhookAuthentication(), Version: newVersion(),
 	})
 	if err != nil {

@@ -12,6 +12,9 @@ import (
 	"fmt"
 	"io"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -38,6 +41,8 @@ type Config struct {
 	TolerationSeconds func() int64
 	// More plug-ins follow the usual ones and see what webhooks and policies have made of an object.
 	More []admission.Interface
+	// Serves tells whether a kind is served: plug-ins of others are left out. Nil serves none that is asked for.
+	Serves func(schema.GroupVersionResource) bool
 	// Extensions are what webhooks and policies need; nil leaves them out.
 	Extensions *Extensions
 }
@@ -91,8 +96,11 @@ func New(config Config) (*Chain, error) {
 		{"PodSecurity", security},
 		{"Priority", newPriority(config.Client, config.Informers)},
 		{"DefaultTolerationSeconds", newTolerations(config.TolerationSeconds)},
-		{"RuntimeClass", newRuntimeClasses(config)},
 	}
+	usual = append(usual, storagePlugins(config)...)
+	usual = append(usual, named{"RuntimeClass", newRuntimeClasses(config)})
+	usual = append(usual, laterPlugins(config)...)
+	usual = append(usual, named{"PodTopologyLabels", newTopologyLabels(config)})
 	chain := &Chain{}
 	if config.Extensions != nil {
 		if chain.extensions, err = newExtensions(config); err != nil {
@@ -105,6 +113,34 @@ func New(config Config) (*Chain, error) {
 		usual = append(usual, named{fmt.Sprintf("More%d", i), p})
 	}
 	return chain, chain.link(usual)
+}
+
+// storagePlugins are those of storage classes, once those are served.
+func storagePlugins(config Config) []named {
+	if !config.serves(storagev1.SchemeGroupVersion.WithResource("storageclasses")) {
+		return nil
+	}
+	return []named{
+		{"DefaultStorageClass", &claimClasses{newStorageClasses(config, admission.Create)}},
+		{"PersistentVolumeClaimResize", &claimGrowth{newStorageClasses(config, admission.Update)}},
+	}
+}
+
+// laterPlugins are those of certificates and ingresses, once their kinds are served.
+func laterPlugins(config Config) (plugins []named) {
+	if config.serves(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests")) {
+		asking := signers{admission.NewHandler(admission.Update), config.Authorizer}
+		plugins = append(plugins, named{"CertificateApproval", &approvals{asking}}, named{"CertificateSigning", &signatures{asking}},
+			named{"CertificateSubjectRestriction", &subjects{admission.NewHandler(admission.Create)}})
+	}
+	if config.serves(networkingv1.SchemeGroupVersion.WithResource("ingressclasses")) {
+		plugins = append(plugins, named{"DefaultIngressClass", newIngressClasses(config)})
+	}
+	return plugins
+}
+
+func (c *Config) serves(resource schema.GroupVersionResource) bool {
+	return c.Serves != nil && c.Serves(resource)
 }
 
 // named is a plug-in under Kubernetes' name for it.

@@ -63,7 +63,7 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	}
 	chain, err := podvineadmission.New(podvineadmission.Config{
 		Client: access.Client, Informers: access.Informers, Authorizer: authorization.Authorizer,
-		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission,
+		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission, Serves: access.Serves,
 		Extensions: &podvineadmission.Extensions{
 			Dynamic: parameters, Mapper: access.Mapper, Services: access.Services, Authentication: access.WebhookAuthentication, Version: access.Version,
 		},
