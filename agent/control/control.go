@@ -32,6 +32,7 @@ import (
 	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/namespaces"
 	"github.com/podvine/podvine/agent/control/nodes"
+	"github.com/podvine/podvine/agent/control/policies"
 	"github.com/podvine/podvine/agent/control/protection"
 	"github.com/podvine/podvine/agent/control/quota"
 	"github.com/podvine/podvine/agent/control/rootca"
@@ -160,7 +161,10 @@ func (c *Control) addNamespaces(cfg Config) error {
 		return quota.New(quota.Config{Client: cfg.ClientFor(NameQuota), Metadata: cfg.MetadataFor(NameQuota), Informers: cfg.Informers,
 			Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(namespaceErr, accountErr, caErr, quotaErr)
+	_, policyErr := add(c, "validatingadmissionpolicy-status", func(registry *prometheus.Registry) (*policies.Loop, error) {
+		return policies.New(policies.Config{Client: cfg.ClientFor(NamePolicyStatus), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+	})
+	return errors.Join(namespaceErr, accountErr, caErr, quotaErr, policyErr)
 }
 
 func (c *Control) addNodes(cfg Config) (err error) {

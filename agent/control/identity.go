@@ -18,6 +18,7 @@ const (
 	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"
+	NamePolicyStatus     = "validatingadmissionpolicy-status-controller"
 	NameQuota            = "resourcequota-controller"
 	NameRootCA           = "root-ca-cert-publisher"
 	NameNode             = "node-controller"

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -174,6 +176,7 @@ func TestOnARealAPI(t *testing.T) {
 		t.Errorf("node has blocks %v", node.Spec.PodCIDRs)
 	}
 	r.counts(ctx)
+	r.checksPolicies(ctx)
 	r.keepsOthers(ctx)
 	r.collects(ctx)
 	r.ends(ctx)
@@ -208,6 +211,26 @@ func (r *real) counts(ctx context.Context) {
 	r.must(r.AppsV1().Deployments("shop").Delete(ctx, "extra", metav1.DeleteOptions{}))
 	r.until("give back a deployment", used(3, 1))
 	r.must(r.CoreV1().ResourceQuotas("shop").Delete(ctx, "q", metav1.DeleteOptions{}))
+}
+
+// checksPolicies has a policy tell of a field that its objects do not have.
+func (r *real) checksPolicies(ctx context.Context) {
+	r.Helper()
+	policies := r.AdmissionregistrationV1().ValidatingAdmissionPolicies()
+	_, err := policies.Create(ctx, &admissionregistrationv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "odd"},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+			Validations: []admissionregistrationv1.Validation{{Expression: "object.spec.replicaz < 5"}},
+			MatchConstraints: &admissionregistrationv1.MatchResources{ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{
+				RuleWithOperations: admissionregistrationv1.RuleWithOperations{Operations: []admissionregistrationv1.OperationType{"CREATE"},
+					Rule: admissionregistrationv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"deployments"}}}}}}}}, metav1.CreateOptions{})
+	r.must(err)
+	r.until("check a policy", func() (bool, string) {
+		p, err := policies.Get(ctx, "odd", metav1.GetOptions{})
+		r.must(err)
+		checked := p.Status.ObservedGeneration == 1 && p.Status.TypeChecking != nil && len(p.Status.TypeChecking.ExpressionWarnings) == 1
+		return checked && strings.Contains(p.Status.TypeChecking.ExpressionWarnings[0].Warning, "undefined field 'replicaz'"), fmt.Sprintf("%+v", p.Status)
+	})
+	r.must(policies.Delete(ctx, "odd", metav1.DeleteOptions{}))
 }
 
 // keepsOthers has every other kind of workload come up, under the rights of its loop, and go again.
