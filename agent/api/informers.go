@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/informers/policy"
 	"k8s.io/client-go/informers/rbac"
 	"k8s.io/client-go/informers/scheduling"
+	"k8s.io/client-go/informers/storage"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -34,19 +35,19 @@ type ListerWatcher func(schema.GroupResource) cache.ListerWatcher
 // the same decoded objects as everyone else's. Kinds that are not stored here are read through the client.
 type directInformers struct {
 	informers.SharedInformerFactory
-	storage ListerWatcher
+	stored ListerWatcher
 	// objects holds an example of each stored resource, resources the way back; both are immutable.
 	objects   map[schema.GroupVersionResource]runtime.Object
 	resources map[reflect.Type]schema.GroupResource
 }
 
 // newDirectInformers knows every kind whose served version is the stored one; none when there is no storage to read.
-func newDirectInformers(client kubernetes.Interface, storage ListerWatcher, scheme *runtime.Scheme, resources []kinds.Resource) (*directInformers, error) {
+func newDirectInformers(client kubernetes.Interface, stored ListerWatcher, scheme *runtime.Scheme, resources []kinds.Resource) (*directInformers, error) {
 	f := &directInformers{
-		SharedInformerFactory: informers.NewSharedInformerFactory(client, 0), storage: storage,
+		SharedInformerFactory: informers.NewSharedInformerFactory(client, 0), stored: stored,
 		objects: map[schema.GroupVersionResource]runtime.Object{}, resources: map[reflect.Type]schema.GroupResource{},
 	}
-	if storage == nil {
+	if stored == nil {
 		return f, nil
 	}
 	for _, r := range resources {
@@ -70,7 +71,7 @@ func (f *directInformers) InformerFor(obj runtime.Object, newInformer internalin
 	}
 	return f.SharedInformerFactory.InformerFor(obj, func(_ kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
 		byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
-		return cache.NewSharedIndexInformer(f.storage(resource), obj, resync, byNamespace)
+		return cache.NewSharedIndexInformer(f.stored(resource), obj, resync, byNamespace)
 	})
 }
 
@@ -119,6 +120,11 @@ func (f *directInformers) Rbac() rbac.Interface { return rbac.New(f, metav1.Name
 // Scheduling implements informers.SharedInformerFactory.
 func (f *directInformers) Scheduling() scheduling.Interface {
 	return scheduling.New(f, metav1.NamespaceAll, nil)
+}
+
+// Storage implements informers.SharedInformerFactory.
+func (f *directInformers) Storage() storage.Interface {
+	return storage.New(f, metav1.NamespaceAll, nil)
 }
 
 // ForResource implements informers.SharedInformerFactory.

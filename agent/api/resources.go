@@ -7,6 +7,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/admissionregistration"
+	"github.com/podvine/podvine/agent/api/kinds/componentstatus"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
 	"github.com/podvine/podvine/agent/api/kinds/daemonset"
@@ -19,7 +20,9 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/lease"
 	"github.com/podvine/podvine/agent/api/kinds/limitrange"
 	"github.com/podvine/podvine/agent/api/kinds/namespace"
+	"github.com/podvine/podvine/agent/api/kinds/networking"
 	"github.com/podvine/podvine/agent/api/kinds/node"
+	"github.com/podvine/podvine/agent/api/kinds/persistentvolume"
 	"github.com/podvine/podvine/agent/api/kinds/persistentvolumeclaim"
 	"github.com/podvine/podvine/agent/api/kinds/pod"
 	"github.com/podvine/podvine/agent/api/kinds/podtemplate"
@@ -35,6 +38,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/serviceaccount"
 	"github.com/podvine/podvine/agent/api/kinds/servicecidr"
 	"github.com/podvine/podvine/agent/api/kinds/statefulset"
+	"github.com/podvine/podvine/agent/api/kinds/storage"
 )
 
 // Resources returns every built-in kind that is served. A kind is installed by being in this list. access returns
@@ -42,6 +46,7 @@ import (
 func Resources(access func() reviews.Access) []kinds.Resource {
 	return slices.Concat(
 		[]kinds.Resource{
+			componentstatus.Resource(),
 			configmap.Resource(),
 			controllerrevision.Resource(),
 			daemonset.Resource(),
@@ -49,7 +54,11 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			endpoints.Resource(),
 			endpointslice.Resource(),
 			ipaddress.Resource(),
+			networking.IngressClasses(),
+			networking.Ingresses(),
+			networking.NetworkPolicies(),
 			node.Resource(),
+			persistentvolume.Resource(),
 			persistentvolumeclaim.Resource(),
 			pod.Resource(),
 			podtemplate.Resource(),
@@ -71,6 +80,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 		},
 		admissionregistration.Resources(),
 		event.Resources(),
+		storage.Resources(),
 		rbac.Resources(func() authorizer.RuleResolver { return access().RuleResolver }),
 		reviews.Resources(access),
 	)

@@ -50,8 +50,8 @@ func groupPriorities() map[schema.GroupVersion]struct{ group, version int32 } {
 		{Group: "node.k8s.io", Version: "v1"}:                  {16300, 15},
 		{Group: "discovery.k8s.io", Version: "v1"}:             {16200, 15},
 		{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {16100, 21},
-		{Group: "resource.k8s.io", Version: "v1"}:              {15900, 20},
-		{Group: "storagemigration.k8s.io", Version: "v1beta1"}: {15800, 15},
+		{Group: "resource.k8s.io", Version: "v1"}:              {16200, 21},
+		{Group: "storagemigration.k8s.io", Version: "v1"}:      {15800, 15},
 	}
 }
 

@@ -97,7 +97,7 @@ func New(cfg Config) (*Control, error) {
 		return nil, errors.New("make control loops: ClientFor, MetadataFor, Informers and Logger are required")
 	}
 	c := &Control{log: cfg.Logger}
-	for _, add := range []func(Config) error{c.addScheduler, c.addWorkloads, c.addNamespaces, c.addNodes, c.addCollector, c.addServices} {
+	for _, add := range []func(Config) error{c.addScheduler, c.addWorkloads, c.addProtection, c.addNamespaces, c.addNodes, c.addCollector, c.addServices} {
 		if err := add(cfg); err != nil {
 			return nil, err
 		}
@@ -142,6 +142,24 @@ func addController[L runner](c *Control, cfg Config, name, account string, creat
 		return create(loop.Wiring{Client: cfg.ClientFor(account), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
 	return err
+}
+
+// addProtection adds the loops that keep what holds storage from going while it is in use.
+func (c *Control) addProtection(cfg Config) error {
+	var errs []error
+	for _, p := range []struct {
+		name, identity string
+		create         func(protection.Config) (*loop.Driver, error)
+	}{
+		{"pvprotection", NameVolumeProtection, protection.NewVolumes},
+		{"vacprotection", NameClassProtection, protection.NewClasses},
+	} {
+		_, err := add(c, p.name, func(registry *prometheus.Registry) (*loop.Driver, error) {
+			return p.create(protection.Config{Client: cfg.ClientFor(p.identity), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Control) addNamespaces(cfg Config) error {

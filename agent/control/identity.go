@@ -14,6 +14,8 @@ const (
 	NameReplicaSet       = "replicaset-controller"
 	NameStatefulSet      = "statefulset-controller"
 	NameClaimProtection  = "pvc-protection-controller"
+	NameVolumeProtection = "pv-protection-controller"
+	NameClassProtection  = "volumeattributesclass-protection-controller"
 	NameDaemonSet        = "daemon-set-controller"
 	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"

@@ -30,7 +30,7 @@ func Gaps() []Gap {
 			all = append(all, gap)
 		}
 	}
-	return slices.Concat(all, subresourceGaps(), otherGaps())
+	return slices.Concat(all, subresourceGaps(), storageGaps(), otherGaps())
 }
 
 // podGaps are those of a pod's specification, volumes aside.
@@ -81,13 +81,27 @@ func subresourceGaps() []Gap {
 	}
 }
 
+// storageGaps are those of the kinds of storage: nothing binds, provisions or attaches volumes.
+func storageGaps() []Gap {
+	return []Gap{
+		{Kind: "StatefulSet", Field: "spec.volumeClaimTemplates", Effect: "claims are made but bound to no volume, and the pods stay Pending"},
+		{Kind: "PersistentVolumeClaim", Field: "spec.accessModes", Effect: "the claim is bound to no volume and stays Pending"},
+		{Kind: "PersistentVolume", Field: "spec.accessModes", Effect: "the volume is bound to no claim and stays Pending"},
+		{Kind: "StorageClass", Field: "provisioner", Effect: "no volume is made for claims of the class"},
+		{Kind: "VolumeAttributesClass", Field: "driverName", Effect: "no volume is changed"},
+		{Kind: "CSIDriver", Field: "spec.volumeLifecycleModes", Effect: "volumes of the driver are not mounted"},
+		{Kind: "CSINode", Field: "spec.drivers", Effect: "no volume is placed by what a node can attach"},
+		{Kind: "CSIStorageCapacity", Field: "storageClassName", Effect: "no pod is placed by what capacity there is"},
+		{Kind: "VolumeAttachment", Field: "spec.attacher", Effect: "nothing waits for the volume to be attached"},
+	}
+}
+
 // otherGaps are those of kinds without pods.
 func otherGaps() []Gap {
 	return []Gap{
 		{Kind: "Service", Field: "spec.type", Values: []string{"LoadBalancer"}, Effect: "nothing assigns an address; its node ports are served"},
 		{Kind: "Service", Field: "spec.ports[].protocol", Values: []string{"SCTP"}, Effect: "the port is not served"},
 		{Kind: "Secret", Field: "data{usage-bootstrap-authentication}", Effect: "the token authenticates nobody; `podvine token create` makes one with which machines join"},
-		{Kind: "StatefulSet", Field: "spec.volumeClaimTemplates", Effect: "claims are made but bound to no volume, and the pods stay Pending"},
-		{Kind: "PersistentVolumeClaim", Field: "spec.accessModes", Effect: "the claim is bound to no volume and stays Pending"},
+		{Kind: "NetworkPolicy", Field: "spec.policyTypes", Effect: "no traffic is refused"},
 	}
 }

@@ -26,6 +26,7 @@ const pageDifferences = `
 |---|---|---|
 | tolerations that admission adds for nodes that are not ready or unreachable | 300 s | the cluster setting ` + "`eviction-delay`" + `, 5 s |
 | the ConfigMap ` + "`kube-system/podvine-settings`" + ` | any ConfigMap | the cluster's settings: bad ones, and deleting it, are refused |
+| ComponentStatus | the programs of the control plane | an empty list: they are parts of one program, of which ` + "`/readyz?verbose`" + ` tells |
 `
 
 // Page writes docs/coverage.md. served are the kinds that the server has, known holds the published types of Kubernetes.
@@ -47,7 +48,7 @@ func Page(served []schema.GroupVersionKind, known *runtime.Scheme) string {
 	page.WriteString("\n## Fields\n\n")
 	fmt.Fprintf(&page, "What is said of a pod's `spec` holds for the templates of %s too.\n\n", strings.Join(templated(), ", "))
 	page.WriteString("| kind | field | values | instead |\n|---|---|---|---|\n")
-	for gaps := slices.Concat(podGaps(), volumeGaps(), subresourceGaps(), otherGaps()); len(gaps) > 0; {
+	for gaps := slices.Concat(podGaps(), volumeGaps(), subresourceGaps(), storageGaps(), otherGaps()); len(gaps) > 0; {
 		var fields string
 		first := gaps[0]
 		fields, gaps = together(gaps)

@@ -10,6 +10,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -18,7 +20,10 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -64,7 +69,9 @@ func addGroups(scheme *runtime.Scheme) error {
 		{appsv1.SchemeGroupVersion, appsv1.AddToScheme},
 		{authenticationv1.SchemeGroupVersion, authenticationv1.AddToScheme},
 		{authorizationv1.SchemeGroupVersion, authorizationv1.AddToScheme},
+		{autoscalingv2.SchemeGroupVersion, autoscalingv2.AddToScheme}, // before v1: what both have is stored as v2
 		{autoscalingv1.SchemeGroupVersion, autoscalingv1.AddToScheme},
+		{certificatesv1.SchemeGroupVersion, certificatesv1.AddToScheme},
 		{coordinationv1.SchemeGroupVersion, coordinationv1.AddToScheme},
 		{discoveryv1.SchemeGroupVersion, discoveryv1.AddToScheme},
 		{flowcontrolv1.SchemeGroupVersion, flowcontrolv1.AddToScheme},
@@ -72,14 +79,19 @@ func addGroups(scheme *runtime.Scheme) error {
 		{nodev1.SchemeGroupVersion, nodev1.AddToScheme},
 		{policyv1.SchemeGroupVersion, policyv1.AddToScheme},
 		{rbacv1.SchemeGroupVersion, rbacv1.AddToScheme},
+		{resourcev1.SchemeGroupVersion, resourcev1.AddToScheme},
 		{schedulingv1.SchemeGroupVersion, schedulingv1.AddToScheme},
+		{storagev1.SchemeGroupVersion, storagev1.AddToScheme},
+		{storagemigrationv1.SchemeGroupVersion, storagemigrationv1.AddToScheme},
 	}
+	versions := map[string][]schema.GroupVersion{}
 	for _, g := range groups {
 		if err := g.add(scheme); err != nil {
 			return fmt.Errorf("register %s: %w", g.version, err)
 		}
 		AddInternal(scheme, g.version)
-		if err := scheme.SetVersionPriority(g.version); err != nil {
+		versions[g.version.Group] = append(versions[g.version.Group], g.version)
+		if err := scheme.SetVersionPriority(versions[g.version.Group]...); err != nil {
 			return fmt.Errorf("register %s: %w", g.version, err)
 		}
 	}
@@ -89,11 +101,12 @@ func addGroups(scheme *runtime.Scheme) error {
 	return nil
 }
 
-// AddInternal registers the published types of a group version as the group's internal version too.
+// AddInternal registers the published types of a group version as the group's internal version too, but for kinds that
+// it has from another version.
 func AddInternal(scheme *runtime.Scheme, version schema.GroupVersion) {
 	internal := schema.GroupVersion{Group: version.Group, Version: runtime.APIVersionInternal}
 	for kind, t := range scheme.KnownTypes(version) {
-		if strings.HasPrefix(t.PkgPath(), typesPackages) {
+		if strings.HasPrefix(t.PkgPath(), typesPackages) && !scheme.Recognizes(internal.WithKind(kind)) {
 			scheme.AddKnownTypeWithName(internal.WithKind(kind), reflect.New(t).Interface().(runtime.Object))
 		}
 	}

@@ -1,11 +1,12 @@
 // Package protection keeps claims for storage from going while pods use them: a claim that is deleted stays, marked as
-// terminating, until the last pod with it is gone.
+// terminating, until the last pod with it is gone. In the same way it keeps volumes while a claim has them, and classes of
+// volume attributes while a volume or a claim names them.
 //
 // Role: the API puts a finalizer on each new claim; [InUse] says whether a pod holds the claim, and the loop takes the
 // finalizer away when none does. A pod that no node has yet does not count: a node would not start it with a claim that
 // is on its way out. Before the finalizer goes, pods are listed anew, because the informer may not show the latest.
 //
-// Ownership: the loop writes that one finalizer, and nothing else.
+// Ownership: each loop writes its one finalizer, and nothing else.
 //
 // Concurrency: as [loop.Driver]; a claim is worked on by one goroutine at a time.
 package protection

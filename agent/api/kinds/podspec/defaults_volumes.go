@@ -94,16 +94,21 @@ func defaultNetworkDisk(v *corev1.Volume) {
 		setIfZero(&v.RBD.RadosUser, defaultRBDUser)
 		setIfZero(&v.RBD.Keyring, defaultRBDKeyring)
 	}
-	if d := v.AzureDisk; d != nil {
-		setPointer(&d.CachingMode, defaultAzureDiskCaching)
-		setPointer(&d.Kind, defaultAzureDiskKind)
-		setPointer(&d.FSType, defaultAzureDiskFSType)
-		setPointer(&d.ReadOnly, false)
-	}
+	defaultAzureDisk(v.AzureDisk)
 	if v.ScaleIO != nil {
 		setIfZero(&v.ScaleIO.StorageMode, defaultScaleIOStorageMode)
 		setIfZero(&v.ScaleIO.FSType, defaultScaleIOFSType)
 	}
+}
+
+func defaultAzureDisk(d *corev1.AzureDiskVolumeSource) {
+	if d == nil {
+		return
+	}
+	setPointer(&d.CachingMode, defaultAzureDiskCaching)
+	setPointer(&d.Kind, defaultAzureDiskKind)
+	setPointer(&d.FSType, defaultAzureDiskFSType)
+	setPointer(&d.ReadOnly, false)
 }
 
 func setPointer[T any](field **T, value T) {
