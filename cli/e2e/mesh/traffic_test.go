@@ -19,7 +19,7 @@ const (
 	// movedBudget is from a host's death to no request failing any more; movedLimit leaves room for a busy machine. Without
 	// gossip's word it would be the eviction delay, and minutes for connections that are kept.
 	movedBudget = 2 * time.Second
-	movedLimit  = 4 * time.Second
+	movedLimit  = 5 * time.Second
 	loadSpan    = "12s"
 	// keptConnections are those that the sample's load keeps.
 	keptConnections = 8

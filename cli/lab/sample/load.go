@@ -18,7 +18,7 @@ const (
 	loadPause   = 20 * time.Millisecond
 	// freshLimit bounds a request that needs a new connection, keptLimit one that goes through an open one: only its end
 	// tells that nobody is there any more.
-	freshLimit = 500 * time.Millisecond
+	freshLimit = 2 * time.Second
 	keptLimit  = 20 * time.Second
 )
 
