@@ -110,6 +110,7 @@ func TestServicesReachPodsOfAllNodes(t *testing.T) {
 			return fmt.Sprint(answer, seen), len(seen) == len(hosts)
 		})
 	}
+	expectSameNode(t, "echo", nodes)
 	for name, node := range nodes {
 		for other, address := range addresses {
 			if other == node {

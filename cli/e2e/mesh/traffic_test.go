@@ -146,3 +146,23 @@ func expectDeadNodes(t *testing.T, host string, count int) {
 		return told, err == nil && strings.Contains(told, want)
 	})
 }
+
+// expectSameNode has a service keep traffic on its node, and demands that each host is answered by its own pods; nodes are
+// those of the pods.
+func expectSameNode(t *testing.T, service string, nodes map[string]string) {
+	t.Helper()
+	const asked = 6 // by chance that many answers come from one of four nodes once in 4,096 times
+	run(t, "h1", "kubectl", "patch", "service", service, "--patch", `{"spec":{"trafficDistribution":"PreferSameNode"}}`)
+	address := run(t, "h1", "kubectl", "get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+	for _, host := range hosts {
+		eventually(t, 30*time.Second, "only pods of "+host+" to answer it", func() (string, bool) {
+			for range asked {
+				answer := run(t, "h1", "lab", "exec", "--name", labName, host, "--", "podvine", "lab", "fetch", "http://"+address)
+				if nodes[answeredBy(answer)] != host {
+					return answer, false
+				}
+			}
+			return "", true
+		})
+	}
+}
