@@ -7,6 +7,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/admissionregistration"
+	"github.com/podvine/podvine/agent/api/kinds/autoscaler"
 	"github.com/podvine/podvine/agent/api/kinds/componentstatus"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
@@ -79,6 +80,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			flowcontrol.Schemas(),
 		},
 		admissionregistration.Resources(),
+		autoscaler.Resources(),
 		event.Resources(),
 		storage.Resources(),
 		rbac.Resources(func() authorizer.RuleResolver { return access().RuleResolver }),
