@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/workloads/history"
 )
 
@@ -114,40 +115,13 @@ func podFrom(view *View, node string, i int, states []string) *v1.Pod {
 	p.Name = fmt.Sprint(node, i)
 	p.UID, p.Spec.NodeName, p.Status.Phase = types.UID(p.Name), node, v1.PodRunning
 	p.CreationTimestamp = metav1.NewTime(start.Add(time.Duration(i) * time.Second))
-	for _, state := range states {
-		switch state {
-		case "ready":
-			p.Status.Conditions = []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(start)}}
-		case "leaving":
-			p.DeletionTimestamp = &metav1.Time{Time: start}
-		case "deleted":
-			view.Deleted[p.UID] = true
-		case "failed":
-			p.Status.Phase = v1.PodFailed
-		case "ended":
-			p.Status.Phase = v1.PodSucceeded
-		case "waiting":
-			p.Spec.NodeName = ""
-		case "orphan":
-			p.OwnerReferences = nil
-		case "relabelled":
-			p.Labels = map[string]string{"app": "other"}
-		}
-	}
+	looptest.Put(p, states, view.Deleted, start)
 	return p
 }
 
 func said(plan Plan) string {
-	var out []string
-	for _, p := range plan.Adopt {
-		out = append(out, "adopt "+p.Name)
-	}
-	for _, p := range plan.Release {
-		out = append(out, "release "+p.Name)
-	}
-	for _, p := range plan.Delete {
-		out = append(out, "delete "+p.Name)
-	}
+	out := append(looptest.Said("adopt", plan.Adopt), looptest.Said("release", plan.Release)...)
+	out = append(out, looptest.Said("delete", plan.Delete)...)
 	for _, n := range plan.Create {
 		out = append(out, "create on "+n)
 	}

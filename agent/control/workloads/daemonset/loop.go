@@ -22,11 +22,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -39,7 +37,7 @@ const unseenRetrySeconds = 10
 // Loop is the DaemonSet loop. Make it with [New].
 type Loop struct {
 	loop.Controller
-	sets          appslisters.DaemonSetLister
+	setIndex      cache.Indexer
 	nodes         corelisters.NodeLister
 	podIndex      cache.Indexer
 	revisionIndex cache.Indexer
@@ -55,55 +53,23 @@ func New(w loop.Wiring) (*Loop, error) {
 		return nil, err
 	}
 	apps, core := w.Informers.Apps().V1(), w.Informers.Core().V1()
-	podInformer, revisionInformer := core.Pods().Informer(), apps.ControllerRevisions().Informer()
-	for _, informer := range []cache.SharedIndexInformer{podInformer, revisionInformer} {
-		if err := loop.IndexByController(informer); err != nil {
-			return nil, err
-		}
-	}
-	sets := apps.DaemonSets().Informer()
-	l := &Loop{Controller: loop.NewController(w, "daemonset-controller"), sets: apps.DaemonSets().Lister(), nodes: core.Nodes().Lister(),
-		podIndex: podInformer.GetIndexer(), revisionIndex: revisionInformer.GetIndexer(),
-		failures: map[types.UID]map[string]int{}}
-	return l, l.Drive(loop.Config{
-		Name: "daemonset",
-		Sources: []loop.Source{
-			loop.On(sets, l.setKeys),
-			loop.OnDependents(podInformer, kind().Kind, l.adopters),
-			loop.On(podInformer, l.gone),
-			loop.OnDependents(revisionInformer, kind().Kind, l.adopters),
-			loop.On(core.Nodes().Informer(), l.nodeKeys),
-		},
-		All:       func() []string { return sets.GetIndexer().ListKeys() },
+	pods, revisions, sets := core.Pods().Informer(), apps.ControllerRevisions().Informer(), apps.DaemonSets().Informer()
+	l := &Loop{Controller: loop.NewController(w, "daemonset-controller"), setIndex: sets.GetIndexer(), nodes: core.Nodes().Lister(),
+		podIndex: pods.GetIndexer(), revisionIndex: revisions.GetIndexer(), failures: map[types.UID]map[string]int{}}
+	return l, loop.DriveOwners(&l.Controller, loop.Owners[*appsv1.DaemonSet]{
+		Name: "daemonset", Kind: kind().Kind, Informer: sets, Dependents: []cache.SharedIndexInformer{pods, revisions},
+		Selector:  func(set *appsv1.DaemonSet) *metav1.LabelSelector { return set.Spec.Selector },
+		Sources:   []loop.Source{loop.On(core.Nodes().Informer(), l.nodeKeys)},
+		Forget:    l.forget,
 		Reconcile: l.reconcile,
 	})
 }
 
-// setKeys is the set itself; one that is gone needs no memory of what was done for it.
-func (l *Loop) setKeys(old, new *appsv1.DaemonSet) []string {
-	if new == nil {
-		l.Pending.Forget(old.UID)
-		l.mu.Lock()
-		delete(l.failures, old.UID)
-		l.mu.Unlock()
-		return nil
-	}
-	return []string{loop.Key(new)}
-}
-
-// gone forgets the creation of a pod that came and went before it was looked at.
-func (l *Loop) gone(old, new *v1.Pod) []string {
-	if new == nil {
-		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
-			l.Pending.Seen(owner.UID, old.UID)
-		}
-	}
-	return nil
-}
-
-// adopters are the sets that could take an object on.
-func (l *Loop) adopters(object metav1.Object) []string {
-	return l.keysWhere(object.GetNamespace(), func(set *appsv1.DaemonSet) bool { return loop.Selects(set.Spec.Selector, object) })
+// forget drops the failures of a set that is gone.
+func (l *Loop) forget(set *appsv1.DaemonSet) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.failures, set.UID)
 }
 
 // nodeKeys are the sets to which a node's change makes a difference.
@@ -111,7 +77,7 @@ func (l *Loop) nodeKeys(old, new *v1.Node) []string {
 	if old != nil && new != nil && equality.Semantic.DeepEqual(old.Labels, new.Labels) && equality.Semantic.DeepEqual(old.Spec.Taints, new.Spec.Taints) {
 		return nil
 	}
-	return l.keysWhere(metav1.NamespaceAll, func(set *appsv1.DaemonSet) bool {
+	return loop.KeysWhere(l.setIndex, metav1.NamespaceAll, func(set *appsv1.DaemonSet) bool {
 		if old == nil || new == nil {
 			return true
 		}
@@ -119,20 +85,6 @@ func (l *Loop) nodeKeys(old, new *v1.Node) []string {
 		runs, stays := fits(set, new)
 		return run != runs || stay != stays
 	})
-}
-
-// keysWhere are the namespace's sets that f holds for.
-func (l *Loop) keysWhere(namespace string, f func(*appsv1.DaemonSet) bool) (keys []string) {
-	sets, err := l.sets.DaemonSets(namespace).List(labels.Everything())
-	if err != nil {
-		return nil // a lister over a cache has no errors
-	}
-	for _, set := range sets {
-		if f(set) {
-			keys = append(keys, loop.Key(set))
-		}
-	}
-	return keys
 }
 
 func (l *Loop) failed(set types.UID, node string) {
@@ -144,19 +96,7 @@ func (l *Loop) failed(set types.UID, node string) {
 	l.failures[set][node]++
 }
 
-func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
-	namespace, name, err := loop.SplitKey(key)
-	if err != nil {
-		return 0, err
-	}
-	set, err := l.sets.DaemonSets(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	now := time.Now()
+func (l *Loop) reconcile(ctx context.Context, set *appsv1.DaemonSet, now time.Time) (time.Duration, error) {
 	view, err := l.view(set, now)
 	if err != nil {
 		return 0, err
@@ -186,12 +126,8 @@ func (l *Loop) view(set *appsv1.DaemonSet, now time.Time) (View, error) {
 		return View{}, err
 	}
 	view := View{Set: set, Nodes: nodes, Pods: pods, Revisions: revisions}
-	shown := make(map[types.UID]bool, owned)
-	for _, pod := range pods[:owned] {
-		shown[pod.UID] = pod.DeletionTimestamp == nil
-	}
-	var unseen int
-	unseen, view.Deleted = l.Pending.Unseen(set.UID, shown, now)
+	unseen, deleted := loop.UnseenOf(l.Pending, set.UID, pods[:owned], now)
+	view.Deleted = deleted
 	view.Unseen = unseen > 0
 	l.mu.Lock()
 	view.Failures = maps.Clone(l.failures[set.UID])

@@ -20,7 +20,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -35,12 +34,6 @@ const (
 	// parallelWrites bounds one owner's requests under way.
 	parallelWrites = 32
 )
-
-// Owner is an object that owns others.
-type Owner interface {
-	runtime.Object
-	metav1.Object
-}
 
 // Confirm says whether the owner still is what the informer showed, by what a live read of it gave: a wrong adoption
 // would be deleted with its owner.
@@ -100,7 +93,7 @@ type Pods struct {
 }
 
 // Claim adopts and releases pods. live reads the owner from the API.
-func (p Pods) Claim(ctx context.Context, owner Owner, adopt, release []*v1.Pod, live func() (metav1.Object, error)) error {
+func (p Pods) Claim(ctx context.Context, owner loop.Owner, adopt, release []*v1.Pod, live func() (metav1.Object, error)) error {
 	if len(adopt) > 0 {
 		object, err := live()
 		if err := Confirm(owner, object, err); err != nil {
@@ -132,7 +125,7 @@ func (p Pods) patch(ctx context.Context, pod *v1.Pod, patch []byte) error {
 
 // Create makes count pods in doubling batches, so that a template which the API refuses costs few requests. of makes
 // the pod of an index.
-func (p Pods) Create(ctx context.Context, owner Owner, count int, of func(i int) *v1.Pod) error {
+func (p Pods) Create(ctx context.Context, owner loop.Owner, count int, of func(i int) *v1.Pod) error {
 	return InBatches(count, func(i int) error {
 		made, err := p.Client.CoreV1().Pods(owner.GetNamespace()).Create(ctx, of(i), metav1.CreateOptions{})
 		switch {
@@ -149,13 +142,13 @@ func (p Pods) Create(ctx context.Context, owner Owner, count int, of func(i int)
 }
 
 // Delete deletes the pods, each under its UID.
-func (p Pods) Delete(ctx context.Context, owner Owner, pods []*v1.Pod) error {
+func (p Pods) Delete(ctx context.Context, owner loop.Owner, pods []*v1.Pod) error {
 	errs := make([]error, len(pods))
 	Parallel(len(pods), func(i int) { errs[i] = p.delete(ctx, owner, pods[i]) })
 	return errors.Join(errs...)
 }
 
-func (p Pods) delete(ctx context.Context, owner Owner, pod *v1.Pod) error {
+func (p Pods) delete(ctx context.Context, owner loop.Owner, pod *v1.Pod) error {
 	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
 	err := p.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, options)
 	switch {

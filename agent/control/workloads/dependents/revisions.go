@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/workloads/history"
 )
 
@@ -28,7 +29,7 @@ func (r Revisions) of(namespace string) appsclient.ControllerRevisionInterface {
 }
 
 // Adopt makes the owner the controller of revisions. live reads the owner from the API.
-func (r Revisions) Adopt(ctx context.Context, owner Owner, revisions []*appsv1.ControllerRevision, live func() (metav1.Object, error)) error {
+func (r Revisions) Adopt(ctx context.Context, owner loop.Owner, revisions []*appsv1.ControllerRevision, live func() (metav1.Object, error)) error {
 	if len(revisions) == 0 {
 		return nil
 	}

@@ -21,9 +21,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
@@ -34,11 +32,9 @@ import (
 // Loop is the Deployment loop. Make it with [New].
 type Loop struct {
 	loop.Controller
-	deployments appslisters.DeploymentLister
-	sets        appslisters.ReplicaSetLister
-	index       cache.Indexer // of deployments
-	setIndex    cache.Indexer
-	podIndex    cache.Indexer
+	sets     appslisters.ReplicaSetLister
+	setIndex cache.Indexer
+	podIndex cache.Indexer
 }
 
 // New checks the configuration and asks the factory for its informers.
@@ -47,49 +43,18 @@ func New(w loop.Wiring) (*Loop, error) {
 		return nil, err
 	}
 	apps := w.Informers.Apps().V1()
-	sets, podInformer := apps.ReplicaSets().Informer(), w.Informers.Core().V1().Pods().Informer()
-	for _, informer := range []cache.SharedIndexInformer{sets, podInformer} {
-		if err := loop.IndexByController(informer); err != nil {
-			return nil, err
-		}
+	sets, podInformer, deployments := apps.ReplicaSets().Informer(), w.Informers.Core().V1().Pods().Informer(), apps.Deployments().Informer()
+	if err := loop.IndexByController(podInformer); err != nil {
+		return nil, err
 	}
-	l := &Loop{Controller: loop.NewController(w, "deployment-controller"), deployments: apps.Deployments().Lister(), sets: apps.ReplicaSets().Lister(),
-		index: apps.Deployments().Informer().GetIndexer(), setIndex: sets.GetIndexer(), podIndex: podInformer.GetIndexer()}
-	return l, l.Drive(loop.Config{
-		Name: "deployment",
-		Sources: []loop.Source{
-			loop.OnKey(apps.Deployments().Informer()),
-			loop.On(sets, l.setKeys),
-			loop.On(podInformer, l.podKeys),
-		},
-		All:       func() []string { return l.index.ListKeys() },
+	l := &Loop{Controller: loop.NewController(w, "deployment-controller"), sets: apps.ReplicaSets().Lister(),
+		setIndex: sets.GetIndexer(), podIndex: podInformer.GetIndexer()}
+	return l, loop.DriveOwners(&l.Controller, loop.Owners[*appsv1.Deployment]{
+		Name: "deployment", Kind: "Deployment", Informer: deployments, Dependents: []cache.SharedIndexInformer{sets},
+		Selector:  func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector },
+		Sources:   []loop.Source{loop.On(podInformer, l.podKeys)},
 		Reconcile: l.reconcile,
 	})
-}
-
-// setKeys are the Deployments that a set's change concerns: its controller before and after, or, for a set
-// without one, every Deployment that could adopt it.
-func (l *Loop) setKeys(old, new *appsv1.ReplicaSet) []string {
-	var keys []string
-	for _, set := range []*appsv1.ReplicaSet{old, new} {
-		if set != nil {
-			keys = append(keys, loop.ControllerKey(set, "Deployment")...)
-		}
-	}
-	if new == nil || metav1.GetControllerOfNoCopy(new) != nil || len(new.Labels) == 0 {
-		return keys
-	}
-	deployments, err := l.deployments.Deployments(new.Namespace).List(labels.Everything())
-	if err != nil {
-		return keys
-	}
-	for _, d := range deployments {
-		selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(new.Labels)) {
-			keys = append(keys, loop.Key(d))
-		}
-	}
-	return keys
 }
 
 // podKeys: only a pod's end may matter to a Deployment beyond what its sets' status tells, for Recreate.
@@ -108,18 +73,7 @@ func (l *Loop) podKeys(old, new *v1.Pod) []string {
 	return loop.ControllerKey(set, "Deployment")
 }
 
-func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
-	namespace, name, err := loop.SplitKey(key)
-	if err != nil {
-		return 0, err
-	}
-	d, err := l.deployments.Deployments(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
+func (l *Loop) reconcile(ctx context.Context, d *appsv1.Deployment, now time.Time) (time.Duration, error) {
 	view, err := l.view(d)
 	if err != nil {
 		return 0, err
@@ -128,20 +82,16 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 		l.Recorder.Event(d, v1.EventTypeWarning, "SelectingAll",
 			"This deployment is selecting all pods. A non-empty selector is required.")
 	}
-	plan := Decide(view, time.Now())
+	plan := Decide(view, now)
 	return plan.Again, l.apply(ctx, d, plan)
 }
 
 func (l *Loop) view(d *appsv1.Deployment) (View, error) {
-	sets, err := loop.Indexed[*appsv1.ReplicaSet](l.setIndex, loop.ControllerIndex, string(d.UID))
+	all, owned, err := loop.Dependents[*appsv1.ReplicaSet](l.setIndex, d)
 	if err != nil {
 		return View{}, err
 	}
-	orphans, err := loop.Indexed[*appsv1.ReplicaSet](l.setIndex, loop.ControllerIndex, loop.OrphanValue(d.Namespace))
-	if err != nil {
-		return View{}, err
-	}
-	view := View{Deployment: d, Sets: append(sets, orphans...)}
+	sets, view := all[:owned], View{Deployment: d, Sets: all}
 	if rolling(d) {
 		return view, nil
 	}

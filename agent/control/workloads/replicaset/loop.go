@@ -20,10 +20,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/control/loop"
@@ -33,7 +30,6 @@ import (
 // Loop is the ReplicaSet loop. Make it with [New].
 type Loop struct {
 	loop.Controller
-	sets     appslisters.ReplicaSetLister
 	setIndex cache.Indexer
 	podIndex cache.Indexer
 }
@@ -43,73 +39,19 @@ func New(w loop.Wiring) (*Loop, error) {
 	if err := w.Check("replicaset"); err != nil {
 		return nil, err
 	}
-	sets, podInformer := w.Informers.Apps().V1().ReplicaSets(), w.Informers.Core().V1().Pods().Informer()
-	for _, informer := range []cache.SharedIndexInformer{sets.Informer(), podInformer} {
-		if err := loop.IndexByController(informer); err != nil {
-			return nil, err
-		}
+	sets, podInformer := w.Informers.Apps().V1().ReplicaSets().Informer(), w.Informers.Core().V1().Pods().Informer()
+	if err := loop.IndexByController(sets); err != nil {
+		return nil, err
 	}
-	l := &Loop{Controller: loop.NewController(w, "replicaset-controller"), sets: sets.Lister(), setIndex: sets.Informer().GetIndexer(), podIndex: podInformer.GetIndexer()}
-	return l, l.Drive(loop.Config{
-		Name: "replicaset",
-		Sources: []loop.Source{
-			loop.On(sets.Informer(), l.setKeys),
-			loop.On(podInformer, l.podKeys),
-		},
-		All:       func() []string { return l.setIndex.ListKeys() },
+	l := &Loop{Controller: loop.NewController(w, "replicaset-controller"), setIndex: sets.GetIndexer(), podIndex: podInformer.GetIndexer()}
+	return l, loop.DriveOwners(&l.Controller, loop.Owners[*appsv1.ReplicaSet]{
+		Name: "replicaset", Kind: "ReplicaSet", Informer: sets, Dependents: []cache.SharedIndexInformer{podInformer},
+		Selector:  func(set *appsv1.ReplicaSet) *metav1.LabelSelector { return set.Spec.Selector },
 		Reconcile: l.reconcile,
 	})
 }
 
-// setKeys is the set itself; one that is gone needs no memory of what was done for it.
-func (l *Loop) setKeys(old, new *appsv1.ReplicaSet) []string {
-	if new == nil {
-		l.Pending.Forget(old.UID)
-		return nil
-	}
-	return []string{loop.Key(new)}
-}
-
-// podKeys are the sets that a pod's change concerns: its controller before and after, or, for a pod without
-// one, every set that could adopt it.
-func (l *Loop) podKeys(old, new *v1.Pod) []string {
-	var keys []string
-	for _, pod := range []*v1.Pod{old, new} {
-		if pod != nil {
-			keys = append(keys, loop.ControllerKey(pod, "ReplicaSet")...)
-		}
-	}
-	if new == nil {
-		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
-			l.Pending.Seen(owner.UID, old.UID) // created and deleted before we looked
-		}
-		return keys
-	}
-	if metav1.GetControllerOfNoCopy(new) == nil && len(new.Labels) > 0 {
-		sets, err := l.sets.GetPodReplicaSets(new)
-		if err != nil {
-			return keys // none matches
-		}
-		for _, set := range sets {
-			keys = append(keys, loop.Key(set))
-		}
-	}
-	return keys
-}
-
-func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
-	namespace, name, err := loop.SplitKey(key)
-	if err != nil {
-		return 0, err
-	}
-	set, err := l.sets.ReplicaSets(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	now := time.Now()
+func (l *Loop) reconcile(ctx context.Context, set *appsv1.ReplicaSet, now time.Time) (time.Duration, error) {
 	view, err := l.view(set, now)
 	if err != nil {
 		return 0, err
@@ -132,21 +74,13 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 
 // view reads what a decision needs.
 func (l *Loop) view(set *appsv1.ReplicaSet, now time.Time) (View, error) {
-	owned, err := loop.Indexed[*v1.Pod](l.podIndex, loop.ControllerIndex, string(set.UID))
+	all, owned, err := loop.Dependents[*v1.Pod](l.podIndex, set)
 	if err != nil {
 		return View{}, err
 	}
-	orphans, err := loop.Indexed[*v1.Pod](l.podIndex, loop.ControllerIndex, loop.OrphanValue(set.Namespace))
-	if err != nil {
-		return View{}, err
-	}
-	shown := make(map[types.UID]bool, len(owned))
-	for _, pod := range owned {
-		shown[pod.UID] = pod.DeletionTimestamp == nil
-	}
-	view := View{Set: set, Pods: append(owned, orphans...)}
-	view.Unseen, view.Deleted = l.Pending.Unseen(set.UID, shown, now)
-	view.PodsOnNode, err = l.podsOnNodes(set, owned)
+	view := View{Set: set, Pods: all}
+	view.Unseen, view.Deleted = loop.UnseenOf(l.Pending, set.UID, all[:owned], now)
+	view.PodsOnNode, err = l.podsOnNodes(set, all[:owned])
 	return view, err
 }
 

@@ -19,12 +19,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/control/loop"
@@ -36,8 +32,7 @@ import (
 // Loop is the ReplicationController loop. Make it with [New].
 type Loop struct {
 	loop.Controller
-	controllers corelisters.ReplicationControllerLister
-	podIndex    cache.Indexer
+	podIndex cache.Indexer
 }
 
 // kind is that of the owners.
@@ -49,54 +44,15 @@ func New(w loop.Wiring) (*Loop, error) {
 		return nil, err
 	}
 	core := w.Informers.Core().V1()
-	controllers, podInformer := core.ReplicationControllers(), core.Pods().Informer()
-	if err := loop.IndexByController(podInformer); err != nil {
-		return nil, err
-	}
-	l := &Loop{Controller: loop.NewController(w, "replication-controller"), controllers: controllers.Lister(), podIndex: podInformer.GetIndexer()}
-	return l, l.Drive(loop.Config{
-		Name: "replicationmanager",
-		Sources: []loop.Source{
-			loop.On(controllers.Informer(), l.ownKeys),
-			loop.OnDependents(podInformer, kind().Kind, l.adopters),
-			loop.On(podInformer, l.gone),
+	controllers, podInformer := core.ReplicationControllers().Informer(), core.Pods().Informer()
+	l := &Loop{Controller: loop.NewController(w, "replication-controller"), podIndex: podInformer.GetIndexer()}
+	return l, loop.DriveOwners(&l.Controller, loop.Owners[*v1.ReplicationController]{
+		Name: "replicationmanager", Kind: kind().Kind, Informer: controllers, Dependents: []cache.SharedIndexInformer{podInformer},
+		Selector: func(rc *v1.ReplicationController) *metav1.LabelSelector {
+			return &metav1.LabelSelector{MatchLabels: rc.Spec.Selector}
 		},
-		All:       func() []string { return controllers.Informer().GetIndexer().ListKeys() },
 		Reconcile: l.reconcile,
 	})
-}
-
-// ownKeys is the controller itself; one that is gone needs no memory of what was done for it.
-func (l *Loop) ownKeys(old, new *v1.ReplicationController) []string {
-	if new == nil {
-		l.Pending.Forget(old.UID)
-		return nil
-	}
-	return []string{loop.Key(new)}
-}
-
-// gone forgets the creation of a pod that came and went before it was looked at.
-func (l *Loop) gone(old, new *v1.Pod) []string {
-	if new == nil {
-		if owner := metav1.GetControllerOfNoCopy(old); owner != nil {
-			l.Pending.Seen(owner.UID, old.UID)
-		}
-	}
-	return nil
-}
-
-// adopters are the controllers that could take an object on.
-func (l *Loop) adopters(object metav1.Object) (keys []string) {
-	all, err := l.controllers.ReplicationControllers(object.GetNamespace()).List(labels.Everything())
-	if err != nil {
-		return nil // a lister over a cache has no errors
-	}
-	for _, rc := range all {
-		if loop.Selects(&metav1.LabelSelector{MatchLabels: rc.Spec.Selector}, object) {
-			keys = append(keys, loop.Key(rc))
-		}
-	}
-	return keys
 }
 
 // AsSet shows a controller as the ReplicaSet that it would be. The two share memory.
@@ -126,19 +82,7 @@ func statusFrom(s appsv1.ReplicaSetStatus) v1.ReplicationControllerStatus {
 	return out
 }
 
-func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
-	namespace, name, err := loop.SplitKey(key)
-	if err != nil {
-		return 0, err
-	}
-	rc, err := l.controllers.ReplicationControllers(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	now := time.Now()
+func (l *Loop) reconcile(ctx context.Context, rc *v1.ReplicationController, now time.Time) (time.Duration, error) {
 	view, err := l.view(rc, now)
 	if err != nil {
 		return 0, err
@@ -162,14 +106,12 @@ func (l *Loop) view(rc *v1.ReplicationController, now time.Time) (replicaset.Vie
 		return replicaset.View{}, err
 	}
 	view := replicaset.View{Set: AsSet(rc), Pods: all, PodsOnNode: map[string]int{}}
-	shown := make(map[types.UID]bool, owned)
 	for _, pod := range all[:owned] {
-		shown[pod.UID] = pod.DeletionTimestamp == nil
 		if pods.Active(pod) && pod.Spec.NodeName != "" {
 			view.PodsOnNode[pod.Spec.NodeName]++
 		}
 	}
-	view.Unseen, view.Deleted = l.Pending.Unseen(rc.UID, shown, now)
+	view.Unseen, view.Deleted = loop.UnseenOf(l.Pending, rc.UID, all[:owned], now)
 	return view, nil
 }
 

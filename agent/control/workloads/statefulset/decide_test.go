@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/workloads/history"
 )
 
@@ -85,26 +86,7 @@ func world(set *appsv1.StatefulSet, words string) View {
 		}
 		p := newPod(set, &set.Spec.Template, revision.Name, n)
 		p.UID, p.Status.Phase = types.UID(p.Name), v1.PodRunning
-		for _, state := range states {
-			switch state {
-			case "ready":
-				p.Status.Conditions = []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(start)}}
-			case "leaving":
-				p.DeletionTimestamp = &metav1.Time{Time: start}
-			case "deleted":
-				view.Deleted[p.UID] = true
-			case "failed":
-				p.Status.Phase = v1.PodFailed
-			case "ended":
-				p.Status.Phase = v1.PodSucceeded
-			case "pending":
-				p.Status.Phase = v1.PodPending
-			case "orphan":
-				p.OwnerReferences = nil
-			case "relabelled":
-				p.Labels = map[string]string{"app": "other"}
-			}
-		}
+		looptest.Put(p, states, view.Deleted, start)
 		view.Pods = append(view.Pods, p)
 	}
 	return view
@@ -112,16 +94,8 @@ func world(set *appsv1.StatefulSet, words string) View {
 
 // said is a plan in words, in the order of its doing.
 func said(plan Plan) string {
-	var out []string
-	for _, p := range plan.Adopt {
-		out = append(out, "adopt "+p.Name)
-	}
-	for _, p := range plan.Release {
-		out = append(out, "release "+p.Name)
-	}
-	for _, c := range plan.CreateClaims {
-		out = append(out, "claim "+c.Name)
-	}
+	out := append(looptest.Said("adopt", plan.Adopt), looptest.Said("release", plan.Release)...)
+	out = append(out, looptest.Said("claim", plan.CreateClaims)...)
 	for _, r := range plan.Delete {
 		out = append(out, "delete "+r.Pod.Name)
 	}

@@ -27,9 +27,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -39,7 +36,7 @@ import (
 // Loop is the StatefulSet loop. Make it with [New].
 type Loop struct {
 	loop.Controller
-	sets          appslisters.StatefulSetLister
+	setIndex      cache.Indexer
 	claims        corelisters.PersistentVolumeClaimLister
 	podIndex      cache.Indexer
 	revisionIndex cache.Indexer
@@ -51,40 +48,15 @@ func New(w loop.Wiring) (*Loop, error) {
 		return nil, err
 	}
 	apps, core := w.Informers.Apps().V1(), w.Informers.Core().V1()
-	podInformer, revisionInformer := core.Pods().Informer(), apps.ControllerRevisions().Informer()
-	for _, informer := range []cache.SharedIndexInformer{podInformer, revisionInformer} {
-		if err := loop.IndexByController(informer); err != nil {
-			return nil, err
-		}
-	}
-	sets := apps.StatefulSets().Informer()
-	l := &Loop{Controller: loop.NewController(w, "statefulset-controller"), sets: apps.StatefulSets().Lister(), claims: core.PersistentVolumeClaims().Lister(),
-		podIndex: podInformer.GetIndexer(), revisionIndex: revisionInformer.GetIndexer()}
-	return l, l.Drive(loop.Config{
-		Name: "statefulset",
-		Sources: []loop.Source{
-			loop.On(sets, l.setKeys),
-			loop.OnDependents(podInformer, kind().Kind, l.adopters),
-			loop.OnDependents(revisionInformer, kind().Kind, l.adopters),
-			loop.On(core.PersistentVolumeClaims().Informer(), l.claimKeys),
-		},
-		All:       func() []string { return sets.GetIndexer().ListKeys() },
+	pods, revisions, sets := core.Pods().Informer(), apps.ControllerRevisions().Informer(), apps.StatefulSets().Informer()
+	l := &Loop{Controller: loop.NewController(w, "statefulset-controller"), setIndex: sets.GetIndexer(), claims: core.PersistentVolumeClaims().Lister(),
+		podIndex: pods.GetIndexer(), revisionIndex: revisions.GetIndexer()}
+	return l, loop.DriveOwners(&l.Controller, loop.Owners[*appsv1.StatefulSet]{
+		Name: "statefulset", Kind: kind().Kind, Informer: sets, Dependents: []cache.SharedIndexInformer{pods, revisions},
+		Selector:  func(set *appsv1.StatefulSet) *metav1.LabelSelector { return set.Spec.Selector },
+		Sources:   []loop.Source{loop.On(core.PersistentVolumeClaims().Informer(), l.claimKeys)},
 		Reconcile: l.reconcile,
 	})
-}
-
-// setKeys is the set itself; one that is gone needs no memory of what was done for it.
-func (l *Loop) setKeys(old, new *appsv1.StatefulSet) []string {
-	if new == nil {
-		l.Pending.Forget(old.UID)
-		return nil
-	}
-	return []string{loop.Key(new)}
-}
-
-// adopters are the sets that could take an object on.
-func (l *Loop) adopters(object metav1.Object) []string {
-	return l.keysWhere(object.GetNamespace(), func(set *appsv1.StatefulSet) bool { return loop.Selects(set.Spec.Selector, object) })
 }
 
 // claimKeys: only a claim's end matters; a pod may wait for it.
@@ -92,38 +64,12 @@ func (l *Loop) claimKeys(old, new *v1.PersistentVolumeClaim) []string {
 	if new != nil {
 		return nil
 	}
-	return l.keysWhere(old.Namespace, func(set *appsv1.StatefulSet) bool {
+	return loop.KeysWhere(l.setIndex, old.Namespace, func(set *appsv1.StatefulSet) bool {
 		return podOfClaim(set, old.Name) != ""
 	})
 }
 
-// keysWhere are the namespace's sets that f holds for.
-func (l *Loop) keysWhere(namespace string, f func(*appsv1.StatefulSet) bool) (keys []string) {
-	sets, err := l.sets.StatefulSets(namespace).List(labels.Everything())
-	if err != nil {
-		return nil // a lister over a cache has no errors
-	}
-	for _, set := range sets {
-		if f(set) {
-			keys = append(keys, loop.Key(set))
-		}
-	}
-	return keys
-}
-
-func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
-	namespace, name, err := loop.SplitKey(key)
-	if err != nil {
-		return 0, err
-	}
-	set, err := l.sets.StatefulSets(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	now := time.Now()
+func (l *Loop) reconcile(ctx context.Context, set *appsv1.StatefulSet, now time.Time) (time.Duration, error) {
 	view, err := l.view(set, now)
 	if err != nil {
 		return 0, err
@@ -146,11 +92,7 @@ func (l *Loop) view(set *appsv1.StatefulSet, now time.Time) (View, error) {
 		return View{}, err
 	}
 	view := View{Set: set, Pods: pods, Revisions: revisions, Claims: map[string]*v1.PersistentVolumeClaim{}}
-	shown := make(map[types.UID]bool, owned)
-	for _, pod := range pods[:owned] {
-		shown[pod.UID] = pod.DeletionTimestamp == nil
-	}
-	_, view.Deleted = l.Pending.Unseen(set.UID, shown, now)
+	_, view.Deleted = loop.UnseenOf(l.Pending, set.UID, pods[:owned], now)
 	if len(set.Spec.VolumeClaimTemplates) == 0 {
 		return view, nil
 	}
