@@ -59,44 +59,48 @@ func newExtensions(config Config) (*extensions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make validating policies: %w", err)
 	}
-	mutatingWebhooks, err := mutatingwebhook.NewMutatingWebhook(nil)
-	if err != nil {
-		return nil, fmt.Errorf("make mutating webhooks: %w", err)
-	}
-	validatingWebhooks, err := validatingwebhook.NewValidatingAdmissionWebhook(nil)
-	if err != nil {
-		return nil, fmt.Errorf("make validating webhooks: %w", err)
-	}
 	e := config.Extensions
 	all := admission.PluginInitializers{
 		initializer.New(config.Client, e.Dynamic, x.factory, config.Authorizer, utilfeature.DefaultFeatureGate, e.Version, x.ended, e.Mapper),
 		webhookinitializer.NewPluginInitializer(e.Authentication, e.Services),
 	}
-	for _, plugin := range []admission.Interface{mutatingPolicies, validatingPolicies, mutatingWebhooks, validatingWebhooks} {
+	initialize := func(plugin admission.Interface) {
 		if wants, ok := plugin.(initializer.WantsExcludedAdmissionResources); ok {
 			wants.SetExcludedAdmissionResources(virtual())
 		}
 		all.Initialize(plugin)
 	}
+	initialize(mutatingPolicies)
+	initialize(validatingPolicies)
 	client, err := newQuietClient(config.Client, config.Informers, x.ended)
 	if err != nil {
 		return nil, err
 	}
 	mutatingPolicies.SetExternalKubeClientSet(client)
-	for _, webhooks := range []admission.InitializationValidator{mutatingWebhooks, validatingWebhooks} {
-		if err := webhooks.ValidateInitialization(); err != nil {
-			return nil, fmt.Errorf("make webhooks: %w", err)
-		}
-	}
 	for _, policies := range []policyPlugin{mutatingPolicies, validatingPolicies} {
 		policies.SetReadyFunc(func() bool { return false })
 		x.policies = append(x.policies, policies)
 	}
+	registrations := config.Informers.Admissionregistration().V1()
 	x.plugins = []named{
 		{mutatingpolicy.PluginName, struct{ admission.MutationInterface }{mutatingPolicies}},
-		{mutatingwebhook.PluginName, mutatingWebhooks},
+		{mutatingwebhook.PluginName, &mutatingWebhooks{newWebhooks(registrations.MutatingWebhookConfigurations().Informer(), func() (*mutatingwebhook.Plugin, error) {
+			plugin, err := mutatingwebhook.NewMutatingWebhook(nil)
+			if err != nil {
+				return nil, err
+			}
+			initialize(plugin)
+			return plugin, plugin.ValidateInitialization()
+		})}},
 		{validatingpolicy.PluginName, struct{ admission.ValidationInterface }{validatingPolicies}},
-		{validatingwebhook.PluginName, validatingWebhooks},
+		{validatingwebhook.PluginName, &validatingWebhooks{newWebhooks(registrations.ValidatingWebhookConfigurations().Informer(), func() (*validatingwebhook.Plugin, error) {
+			plugin, err := validatingwebhook.NewValidatingAdmissionWebhook(nil)
+			if err != nil {
+				return nil, err
+			}
+			initialize(plugin)
+			return plugin, plugin.ValidateInitialization()
+		})}},
 	}
 	return x, nil
 }
