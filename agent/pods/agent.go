@@ -86,7 +86,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.rt, err = runtime.Open(context.Background(), runtime.Config{
 		Root: cfg.ImageDir, State: filepath.Join(cfg.StateDir, "containerd"), SocketDir: cfg.SocketDir,
-		ShimPath: cfg.ShimPath, RuncPath: cfg.RuncPath, Log: cfg.Log,
+		ShimPath: cfg.ShimPath, RuncPath: cfg.RuncPath, Log: cfg.Log, Observe: a.metrics.observe,
 	})
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,9 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 
+	"github.com/podvine/podvine/agent/pods/images"
 	"github.com/podvine/podvine/agent/pods/internal/podtest"
+	"github.com/podvine/podvine/agent/pods/lifecycle"
 	"github.com/podvine/podvine/agent/pods/logs"
 )
 
@@ -71,7 +74,14 @@ func nodeConfig(dirs podtest.Dirs) Config {
 		NodeName: "n1", DataDir: at("data"), StateDir: at("run"), KubeletDir: at("kubelet"), LogDir: at("log/pods"), ContainerLogDir: at("log/containers"),
 		SocketDir: at("s"), ShimPath: programs.Shim, RuncPath: programs.Runc, CgroupParent: dirs.Cgroup, SkipNode: true,
 		ClusterDNS: []string{"10.96.0.10"}, NodeIPs: []string{"127.0.0.1"},
+		EvictionThresholds: notOfTheDisk(lifecycle.DefaultThresholds()), ImageGC: &images.Thresholds{HighPercent: 100, LowPercent: 99},
 	}
+}
+
+// notOfTheDisk leaves out what would make tests depend on how full the machine's disk is.
+func notOfTheDisk(all []lifecycle.Threshold) []lifecycle.Threshold {
+	disk := []lifecycle.Signal{lifecycle.NodeFSAvailable, lifecycle.NodeFSInodesFree, lifecycle.ImageFSAvailable, lifecycle.ImageFSInodesFree}
+	return slices.DeleteFunc(all, func(t lifecycle.Threshold) bool { return slices.Contains(disk, t.Signal) })
 }
 
 func newNode(t testing.TB) *node {

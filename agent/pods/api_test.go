@@ -119,7 +119,10 @@ func TestKubeletAPI(t *testing.T) {
 
 func checkMetrics(t *testing.T, base string) {
 	for path, wants := range map[string][]string{
-		"/metrics": {`kubelet_node_name{node="n1"} 1`, "kubelet_running_pods 1\n", `kubelet_running_containers{container_state="running"} 3`},
+		"/metrics": {`kubelet_node_name{node="n1"} 1`, "kubelet_running_pods 1\n", `kubelet_running_containers{container_state="running"} 3`, "kubelet_started_pods_total 1\n",
+			"kubelet_pod_start_duration_seconds_count 1\n", `kubelet_started_containers_total{container_type="container"} `,
+			`kubelet_runtime_operations_total{operation_type="start_container"} `,
+			`kubelet_runtime_operations_duration_seconds_count{operation_type="create_container"} `},
 		"/metrics/cadvisor": {
 			"machine_cpu_cores ", `container_memory_working_set_bytes{container="count",`, `container_start_time_seconds{container="echo",`,
 			`container_cpu_usage_seconds_total{container="count",cpu="total",`, `container_cpu_usage_seconds_total{container="",cpu="total",id="/",`,

@@ -29,6 +29,12 @@ type agentMetrics struct {
 	kubelet, containers, probes *prometheus.Registry
 	// probed counts tries of probes as they happen.
 	probed *prometheus.CounterVec
+	// operations, by the CRI's names, and starts as they happen.
+	operations, operationErrors *prometheus.CounterVec
+	operationSeconds            *prometheus.HistogramVec
+	startedContainers           *prometheus.CounterVec
+	startedPods                 prometheus.Counter
+	podStartSeconds             prometheus.Histogram
 }
 
 func newAgentMetrics(a *Agent) agentMetrics {
@@ -37,10 +43,57 @@ func newAgentMetrics(a *Agent) agentMetrics {
 		probed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "prober_probe_total",
 			Help: "Tries of a container's probe, by result."}, []string{"probe_type", "result", "container", "pod", "namespace", "pod_uid"}),
 	}
-	m.kubelet.MustRegister(kubeletCollector{a})
+	m.addOperations()
+	m.kubelet.MustRegister(kubeletCollector{a}, m.operations, m.operationErrors, m.operationSeconds, m.startedContainers, m.startedPods, m.podStartSeconds)
 	m.containers.MustRegister(containerCollector{a})
 	m.probes.MustRegister(m.probed)
 	return m
+}
+
+func (m *agentMetrics) addOperations() {
+	counts := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	m.operations = counts("kubelet_runtime_operations_total", "Operations on containers.", "operation_type")
+	m.operationErrors = counts("kubelet_runtime_operations_errors_total", "Operations on containers that failed.", "operation_type")
+	m.operationSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kubelet_runtime_operations_duration_seconds",
+		Help: "How long operations on containers took.", Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14)}, []string{"operation_type"})
+	m.startedContainers = counts("kubelet_started_containers_total", "Starts of containers.", "container_type")
+	m.startedPods = prometheus.NewCounter(prometheus.CounterOpts{Name: "kubelet_started_pods_total", Help: "Starts of pods."})
+	m.podStartSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kubelet_pod_start_duration_seconds",
+		Help:    "From the agent's first sight of a pod to all its containers running.",
+		Buckets: []float64{.05, .1, .2, .5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600}})
+}
+
+// observe counts an operation on a container.
+func (m agentMetrics) observe(operation string, took time.Duration, err error) {
+	m.operations.WithLabelValues(operation).Inc()
+	m.operationSeconds.WithLabelValues(operation).Observe(took.Seconds())
+	if err != nil {
+		m.operationErrors.WithLabelValues(operation).Inc()
+	}
+}
+
+// containerStarted counts the start of a container by its place in the pod.
+func (m agentMetrics) containerStarted(pod *corev1.Pod, name string) {
+	kind := "container"
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == name {
+			kind = "init_container"
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			kind = "ephemeral_container"
+		}
+	}
+	m.startedContainers.WithLabelValues(kind).Inc()
+}
+
+// podStarted counts the start of a pod that was first seen then.
+func (m agentMetrics) podStarted(seen time.Time) {
+	m.startedPods.Inc()
+	m.podStartSeconds.Observe(time.Since(seen).Seconds())
 }
 
 // addTo adds the endpoints to routes of the kubelet API.

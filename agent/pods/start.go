@@ -255,6 +255,7 @@ func (a *attempt) run(ctx context.Context, exited <-chan struct{}) error {
 		a.w.update(a.spec.Name, func(c *lifecycle.Container, r *running) { r.exited = nil })
 		return err
 	}
+	a.w.agent.metrics.containerStarted(a.pod, a.spec.Name)
 	a.w.agent.event(a.pod, a.spec.Name, corev1.EventTypeNormal, "Started", "Container started")
 	return a.afterStart(ctx, exited)
 }

@@ -57,6 +57,7 @@ type worker struct {
 	wake  chan struct{} // capacity 1: decide again
 	gone  chan struct{} // closed when the pod is finished with
 	ops   sync.WaitGroup
+	seen  time.Time // when this agent first saw the pod
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -104,7 +105,7 @@ func newWorker(a *Agent, rec podRecord) *worker {
 	}
 	return &worker{
 		agent: a, uid: rec.Pod.UID, rec: rec, wake: make(chan struct{}, 1), gone: make(chan struct{}),
-		run: map[string]*running{},
+		run: map[string]*running{}, seen: time.Now(),
 	}
 }
 
@@ -194,6 +195,9 @@ func (w *worker) step(ctx context.Context) (wakeAt time.Time, done bool) {
 			w.agent.event(w.rec.Pod, name, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", findContainer(w.rec.Pod, name).Image))
 			w.agent.event(w.rec.Pod, name, corev1.EventTypeWarning, "Failed", "Error: ImagePullBackOff")
 		}
+	}
+	if w.rec.Status.Phase == corev1.PodPending && plan.Status.Phase == corev1.PodRunning {
+		w.agent.metrics.podStarted(w.seen)
 	}
 	w.rec.Status = plan.Status
 	if (plan.Status.Phase == corev1.PodSucceeded || plan.Status.Phase == corev1.PodFailed) && w.agent.ledger.drop(w.uid) {

@@ -92,6 +92,7 @@ func (r *Runtime) ControlDir(id, exec string) string {
 // Create makes a container and its first process, which waits for Start. It
 // leaves nothing behind when it fails.
 func (r *Runtime) Create(ctx context.Context, s Spec) (pid uint32, err error) {
+	defer r.observe("create_container", time.Now(), &err)
 	ctx = r.Context(ctx)
 	defer func() {
 		if err != nil {
@@ -186,10 +187,10 @@ func (r *Runtime) prepareSnapshot(ctx context.Context, s Spec) ([]mount.Mount, e
 }
 
 // Start lets a created container run.
-func (r *Runtime) Start(ctx context.Context, id string) error {
+func (r *Runtime) Start(ctx context.Context, id string) (err error) {
+	defer r.observe("start_container", time.Now(), &err)
 	r.calls.Add(1)
-	_, err := r.tasks.Start(r.Context(ctx), &tasksapi.StartRequest{ContainerID: id})
-	if err == nil {
+	if _, err = r.tasks.Start(r.Context(ctx), &tasksapi.StartRequest{ContainerID: id}); err == nil {
 		return nil
 	}
 	// An agent before this one may have asked for it when it died.
@@ -220,9 +221,10 @@ func (r *Runtime) Pid(ctx context.Context, id string) (uint32, error) {
 
 // Kill sends a signal to a container's first process. A container that is gone
 // or has ended is no error.
-func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal) error {
+func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal) (err error) {
+	defer r.observe("stop_container", time.Now(), &err)
 	r.calls.Add(1)
-	_, err := r.tasks.Kill(r.Context(ctx), &tasksapi.KillRequest{ContainerID: id, Signal: uint32(sig)})
+	_, err = r.tasks.Kill(r.Context(ctx), &tasksapi.KillRequest{ContainerID: id, Signal: uint32(sig)})
 	if err = native(err); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 		return fmt.Errorf("signal container: %w", err)
 	}
@@ -231,7 +233,8 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal) error {
 
 // Remove deletes a container in any state with its snapshot and pipes. What is
 // already gone is no error.
-func (r *Runtime) Remove(ctx context.Context, id string) error {
+func (r *Runtime) Remove(ctx context.Context, id string) (err error) {
+	defer r.observe("remove_container", time.Now(), &err)
 	ctx = r.Context(ctx)
 	if err := r.removeTask(ctx, id); err != nil {
 		return err
@@ -272,7 +275,8 @@ func (r *Runtime) removeTask(ctx context.Context, id string) error {
 }
 
 // List finds every container, with what became of it while nobody looked.
-func (r *Runtime) List(ctx context.Context) ([]Found, error) {
+func (r *Runtime) List(ctx context.Context) (found []Found, err error) {
+	defer r.observe("list_containers", time.Now(), &err)
 	ctx = r.Context(ctx)
 	recs, err := r.Client().ContainerService().List(ctx)
 	if err != nil {
@@ -302,7 +306,8 @@ func (r *Runtime) List(ctx context.Context) ([]Found, error) {
 }
 
 // Update changes a running container's limits.
-func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) error {
+func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) (err error) {
+	defer r.observe("update_container_resources", time.Now(), &err)
 	any, err := typeurl.MarshalAnyToProto(res)
 	if err != nil {
 		return fmt.Errorf("encode resources: %w", err)

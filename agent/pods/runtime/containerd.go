@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -100,6 +101,9 @@ type Config struct {
 	ShimPath, RuncPath string
 	// Log receives what containerd complains about.
 	Log *slog.Logger
+	// Observe is told of each operation on a container under the name that the CRI has for it; nil is told nothing. It is
+	// called from many goroutines.
+	Observe func(operation string, took time.Duration, err error)
 }
 
 // shimLocks is how many pods' shims can be started at a time; pods that share a lock wait for each other.
@@ -313,6 +317,13 @@ func (r *Runtime) connect() error {
 		return fmt.Errorf("connect to containerd in process: %w", err)
 	}
 	return nil
+}
+
+// observe reports an operation that began then and ended now.
+func (r *Runtime) observe(operation string, began time.Time, err *error) {
+	if r.cfg.Observe != nil {
+		r.cfg.Observe(operation, time.Since(began), *err)
+	}
 }
 
 // Calls counts the uses of containerd since Open.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
@@ -40,6 +41,7 @@ type ExecSpec struct {
 // Exec runs a process in a container and returns its exit code when it has
 // ended and its output was delivered. When ctx ends first the process is killed.
 func (r *Runtime) Exec(ctx context.Context, s ExecSpec) (code uint32, err error) {
+	defer r.observe("exec", time.Now(), &err)
 	cctx := r.Context(context.WithoutCancel(ctx))
 	proc, err := r.execProcess(cctx, s)
 	if err != nil {
