@@ -155,6 +155,11 @@ func startChild(t *testing.T, root, await string) (kill func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// A test that fails leaves no agent behind; one that was killed already is not found.
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	said := bufio.NewScanner(out)
 	for said.Scan() && said.Text() != await {
 		if said.Text() != saidRecorded {
