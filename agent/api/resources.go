@@ -8,6 +8,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/admissionregistration"
 	"github.com/podvine/podvine/agent/api/kinds/autoscaler"
+	"github.com/podvine/podvine/agent/api/kinds/certificates"
 	"github.com/podvine/podvine/agent/api/kinds/componentstatus"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
@@ -40,6 +41,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/servicecidr"
 	"github.com/podvine/podvine/agent/api/kinds/statefulset"
 	"github.com/podvine/podvine/agent/api/kinds/storage"
+	"github.com/podvine/podvine/agent/api/kinds/storageversionmigration"
 )
 
 // Resources returns every built-in kind that is served. A kind is installed by being in this list. access returns
@@ -70,6 +72,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			service.Resource(),
 			servicecidr.Resource(),
 			statefulset.Resource(),
+			storageversionmigration.Resource(),
 			namespace.Resource(),
 			secret.Resource(),
 			serviceaccount.Resource(),
@@ -81,6 +84,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 		},
 		admissionregistration.Resources(),
 		autoscaler.Resources(),
+		certificates.Resources(),
 		event.Resources(),
 		storage.Resources(),
 		rbac.Resources(func() authorizer.RuleResolver { return access().RuleResolver }),

@@ -131,6 +131,7 @@ func laterPlugins(config Config) (plugins []named) {
 	if config.serves(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests")) {
 		asking := signers{admission.NewHandler(admission.Update), config.Authorizer}
 		plugins = append(plugins, named{"CertificateApproval", &approvals{asking}}, named{"CertificateSigning", &signatures{asking}},
+			named{"ClusterTrustBundleAttest", &attestations{signers{admission.NewHandler(admission.Create, admission.Update), config.Authorizer}}},
 			named{"CertificateSubjectRestriction", &subjects{admission.NewHandler(admission.Create)}})
 	}
 	if config.serves(networkingv1.SchemeGroupVersion.WithResource("ingressclasses")) {

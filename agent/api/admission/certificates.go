@@ -86,6 +86,26 @@ func (p *signatures) Validate(ctx context.Context, a admission.Attributes, _ adm
 	return nil
 }
 
+// attestations is the plug-in ClusterTrustBundleAttest.
+type attestations struct{ signers }
+
+var _ admission.ValidationInterface = (*attestations)(nil)
+
+// Validate refuses trust anchors of a signer by somebody who may not attest for it.
+func (p *attestations) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if !concerns(a, schema.GroupResource{Group: certificatesv1.GroupName, Resource: "clustertrustbundles"}, "") {
+		return nil
+	}
+	bundle, err := object[*certificatesv1.ClusterTrustBundle](a)
+	if err != nil {
+		return err
+	}
+	if signer := bundle.Spec.SignerName; signer != "" && !p.permits(ctx, a, "attest", signer) {
+		return forbidden(a, "user not permitted to attest for signerName %q", signer)
+	}
+	return nil
+}
+
 // subjects is the plug-in CertificateSubjectRestriction.
 type subjects struct{ *admission.Handler }
 

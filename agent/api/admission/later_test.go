@@ -28,9 +28,10 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// signsForA lets alice sign for one signer and approve for a whole domain.
+// signsForA lets alice sign and attest for one signer and approve for a whole domain.
 func signsForA(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
-	if a.GetVerb() == "sign" && a.GetName() == "example.com/a" || a.GetVerb() == "approve" && a.GetName() == "example.com/*" {
+	if a.GetVerb() == "sign" && a.GetName() == "example.com/a" || a.GetVerb() == "approve" && a.GetName() == "example.com/*" ||
+		a.GetVerb() == "attest" && a.GetName() == "example.com/a" {
 		return authorizer.DecisionAllow, "", nil
 	}
 	return authorizer.DecisionNoOpinion, "", nil
@@ -169,6 +170,20 @@ func TestCertificates(t *testing.T) {
 		err := admit(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"), test.sub, test.operation, test.new, old)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// Trust anchors of a signer are written by who may attest for it, those of none by everybody.
+func TestTrustBundlesAreAttested(t *testing.T) {
+	admit := whole(t)
+	for signer, want := range map[string]string{"": "", "example.com/a": "", "example.com/b": `user not permitted to attest for signerName "example.com/b"`} {
+		bundle := &certificatesv1.ClusterTrustBundle{Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: signer}}
+		for _, operation := range []admission.Operation{admission.Create, admission.Update} {
+			err := admit(certificatesv1.SchemeGroupVersion.WithResource("clustertrustbundles"), "", operation, bundle, bundle)
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%q %s: %v, want %q", signer, operation, err, want)
+			}
 		}
 	}
 }

@@ -27,6 +27,7 @@ const pageDifferences = `
 | tolerations that admission adds for nodes that are not ready or unreachable | 300 s | the cluster setting ` + "`eviction-delay`" + `, 5 s |
 | the ConfigMap ` + "`kube-system/podvine-settings`" + ` | any ConfigMap | the cluster's settings: bad ones, and deleting it, are refused |
 | ComponentStatus | the programs of the control plane | an empty list: they are parts of one program, of which ` + "`/readyz?verbose`" + ` tells |
+| field selector ` + "`metadata.namespace`" + ` on PodCertificateRequests | refused | as on every other kind |
 `
 
 // Page writes docs/coverage.md. served are the kinds that the server has, known holds the published types of Kubernetes.

@@ -13,6 +13,9 @@ import (
 // statusREST is the /status sub-resource: get, update and patch over the same stored objects.
 type statusREST struct{ store *genericregistry.Store }
 
+// NewStatusREST serves a further sub-resource that is read and updated as /status is, by the store's strategy.
+func NewStatusREST(store *genericregistry.Store) rest.Storage { return &statusREST{store} }
+
 // New implements rest.Storage.
 func (r *statusREST) New() runtime.Object { return r.store.New() }
 
