@@ -243,7 +243,7 @@ func (n *node) openDataplane(context.Context) error {
 	events, stop := loop.NewRecorder(n.client(pki.NodeUserStart+n.dir.NodeName, pki.NodesGroup), "podvine-proxy")
 	n.closers = append(n.closers, func() error { stop(); return nil })
 	n.source, err = kube.New(kube.Config{
-		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Events: events, Logger: n.log.With("part", "services"),
+		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, KeepFile: n.dir.join("services.json"), Events: events, Logger: n.log.With("part", "services"),
 		Metrics: n.proxyMetrics,
 	})
 	if err != nil {

@@ -279,18 +279,26 @@ func rebootsAlone(t *testing.T, edge string) {
 		"env":[{"name":"KEPT","valueFrom":{"configMapKeyRef":{"name":"kept","key":"word"}}}]}]}}`, edge, appImage, port)
 	run(t, edge, "kubectl", "create", "configmap", "kept", "--from-literal=word=yes")
 	run(t, edge, "kubectl", "run", "alone", "--image="+appImage, "--overrides", overrides)
-	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "pod/alone", "configmap/kept", "--now") })
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "pod/alone", "service/alone", "configmap/kept", "--now") })
 	run(t, edge, "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=30s")
+	run(t, edge, "kubectl", "expose", "pod", "alone", "--port=80", "--target-port=8080")
+	service := run(t, edge, "kubectl", "get", "service", "alone", "-o", "jsonpath={.spec.clusterIP}")
+	eventually(t, time.Minute, "the edge to have kept the service", func() (string, bool) {
+		out, err := try(t, edge, "", "lab", "exec", "--name", labName, edge, "--", "grep", "-c", service, "/var/lib/podvine/services.json")
+		return fmt.Sprint(out, err), err == nil
+	})
 	before := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.metadata.uid}")
 	address := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.status.hostIP}")
 
 	run(t, "h1", append([]string{"lab", "kill", "--name", labName}, hosts...)...)
 	run(t, "h1", "lab", "start", "--name", labName, edge)
-	took := eventually(t, time.Minute, "the pod to answer while all replicas are dead", func() (string, bool) {
-		out, err := try(t, "h1", "", "lab", "exec", "--name", labName, edge, "--", "podvine", "lab", "fetch", fmt.Sprintf("http://%s:%d", address, port))
-		return fmt.Sprint(out, err), err == nil && answeredBy(out) == "alone"
-	})
-	t.Logf("the pod answers %v after the start of its host, alone", took.Round(time.Millisecond))
+	for _, at := range []string{fmt.Sprintf("http://%s:%d", address, port), "http://" + service} {
+		took := eventually(t, time.Minute, "the pod to answer at "+at+" while all replicas are dead", func() (string, bool) {
+			out, err := try(t, "h1", "", "lab", "exec", "--name", labName, edge, "--", "podvine", "lab", "fetch", at)
+			return fmt.Sprint(out, err), err == nil && answeredBy(out) == "alone"
+		})
+		t.Logf("the pod answers at %s after %v, alone", at, took.Round(time.Millisecond))
+	}
 
 	others := slices.DeleteFunc(slices.Clone(hosts), func(host string) bool { return host == edge })
 	run(t, "h1", append([]string{"lab", "start", "--name", labName}, others...)...)

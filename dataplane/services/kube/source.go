@@ -58,7 +58,9 @@ type Config struct {
 	Events record.EventRecorder
 	// Metrics shows the source's metrics; it may be nil.
 	Metrics prometheus.Registerer
-	Logger  *slog.Logger
+	// KeepFile keeps the services for a start at which nobody can be asked; "" keeps nothing.
+	KeepFile string
+	Logger   *slog.Logger
 }
 
 // Source watches and converts. See [New].
@@ -72,6 +74,8 @@ type Source struct {
 	// complained holds what was logged, so that it is said once.
 	complained map[string]string
 	metrics    *metrics
+	// keepNext is when the services may be written to disk again.
+	keepNext time.Time
 
 	mu sync.Mutex // guards what follows
 	// dirty are the services to look at; all means every one.
@@ -198,18 +202,30 @@ func (s *Source) wake() {
 
 // Run hands on the full state once all informers have synced, and then what changes, until ctx ends.
 func (s *Source) Run(ctx context.Context) error {
-	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
-		return fmt.Errorf("wait for services to sync: %w", ctx.Err())
+	if err := s.awaitView(ctx); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.all = true
 	s.mu.Unlock()
 	pause := retryMin
 	here := place{node: "\x00"} // unlike any
+	var keep <-chan time.Time
 	for {
 		var err error
 		if here, err = s.step(ctx, here); err == nil {
 			pause = retryMin
+			if keep == nil && s.config.KeepFile != "" {
+				keep = time.After(time.Until(s.keepNext))
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.trigger:
+				continue
+			case <-keep:
+			}
+			s.keepNext, keep = time.Now().Add(s.keep(here)), nil
 			select {
 			case <-ctx.Done():
 				return nil
