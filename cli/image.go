@@ -137,6 +137,10 @@ func heldImages(ctx context.Context, client kubernetes.Interface, notice func(st
 	held := map[agent.Image][]string{}
 	for _, node := range ready {
 		content, err := onNode(client.CoreV1().RESTClient().Get(), node).DoRaw(ctx)
+		if err != nil && ctx.Err() == nil { // it may have died a moment ago
+			notice(fmt.Sprintf("%s cannot be asked: what it holds is not known now: %v", node, err))
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list images of %s: %w", node, err)
 		}

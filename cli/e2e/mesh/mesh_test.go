@@ -443,9 +443,9 @@ func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
 		}
 	}
 	// It was not there when the image was imported, and has no registry to ask.
+	run(t, "h1", "kubectl", "wait", "--for=condition=Ready", "node/h3", "--timeout=60s")
 	if on := holders(t, appImage); slices.Contains(on, "h3") {
 		t.Errorf("the new h3 holds the image already: %v", on)
 	}
-	run(t, "h1", "kubectl", "wait", "--for=condition=Ready", "node/h3", "--timeout=60s")
 	runOn(t, "h3", "on-the-new", appImage)
 }
