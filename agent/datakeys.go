@@ -187,22 +187,27 @@ func (k *dataKeys) add(now time.Time) error {
 }
 
 // settle has pending keys seal: all replicas hold them.
-func (k *dataKeys) settle() error {
+func (k *dataKeys) settle(numbers []uint32) error {
 	return k.change(func(ours []storedKey) ([]storedKey, error) {
 		for i := range ours {
-			ours[i].Pending = false
+			ours[i].Pending = ours[i].Pending && !slices.Contains(numbers, ours[i].Number)
 		}
 		sortDataKeys(ours)
 		return ours, nil
 	})
 }
 
-// export is what another replica adopts; pending tells whether one of the keys is.
-func (k *dataKeys) export() (content []byte, pending bool, err error) {
+// export is what another replica adopts, and the numbers of the keys in it that are pending.
+func (k *dataKeys) export() (content []byte, pending []uint32, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for _, key := range k.stored {
+		if key.Pending {
+			pending = append(pending, key.Number)
+		}
+	}
 	content, err = json.Marshal(k.stored)
-	return content, slices.ContainsFunc(k.stored, func(key storedKey) bool { return key.Pending }), err
+	return content, pending, err
 }
 
 // prints name the keys.

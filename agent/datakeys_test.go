@@ -73,14 +73,18 @@ func TestDataKeysRotate(t *testing.T) {
 	must(leader.add(time.Unix(1, 0)))
 	waiting, pending, err := leader.export()
 	must(err)
-	if !pending || len(leader.prints()) != 2 {
-		t.Fatalf("pending %t, %v", pending, leader.prints())
+	if len(pending) != 1 || len(leader.prints()) != 2 {
+		t.Fatalf("pending %v, %v", pending, leader.prints())
 	}
 	if _, stale, err := leader.ring.Open(before, []byte("at")); stale || err != nil {
 		t.Errorf("a pending key seals: stale %t, %v", stale, err)
 	}
 	must(follower.adopt(waiting))
-	must(leader.settle())
+	must(leader.settle(nil))
+	if _, stale, _ := leader.ring.Open(before, []byte("at")); stale {
+		t.Error("a key seals that not all replicas are known to hold")
+	}
+	must(leader.settle(pending))
 	sealed := seal(leader)
 	if plain, _, err := follower.ring.Open(sealed, []byte("at")); err != nil || string(plain) != "word" {
 		t.Errorf("the follower opens %q, %v", plain, err)
@@ -97,7 +101,9 @@ func TestDataKeysRotate(t *testing.T) {
 	}
 	for i := range 2 * maxDataKeys {
 		must(leader.add(time.Unix(int64(10+i), 0)))
-		must(leader.settle())
+		_, pending, err := leader.export()
+		must(err)
+		must(leader.settle(pending))
 	}
 	for i := range maxPendingDataKeys {
 		must(leader.add(time.Unix(int64(100+i), 0)))

@@ -36,8 +36,9 @@ const (
 	// imageKindHeader says what kind of image a blob is; it is absent for a part of one.
 	imageKindHeader = "Podvine-Image-Kind"
 
-	// maxBlobsServed bounds the blobs that go to peers at once; whoever asks then is told to ask another.
+	// maxBlobsServed bounds the blobs that go to peers at once; whoever asks then waits for a while, and is then told to ask another.
 	maxBlobsServed = 8
+	blobWait       = 5 * time.Second
 	// maxHolders bounds the nodes that are tried for an image, maxHolderQuestions those that are asked at a time whether they hold it.
 	maxHolders         = 4
 	maxHolderQuestions = 16
@@ -201,6 +202,9 @@ func (n *imageNetwork) request(ctx context.Context, method, id string, blob dige
 	if err != nil {
 		return nil, fmt.Errorf("ask node %s for %s: %w", id, blob, err)
 	}
+	if response.StatusCode == http.StatusServiceUnavailable {
+		return nil, errors.Join(fmt.Errorf("ask node %s for %s: %w", id, blob, images.ErrPeerBusy), response.Body.Close())
+	}
 	if response.StatusCode != wanted {
 		return nil, errors.Join(fmt.Errorf("ask node %s for %s: it answers %s", id, blob, response.Status), response.Body.Close())
 	}
@@ -222,10 +226,12 @@ func (n *imageNetwork) serve(ctx context.Context, store *images.Store) error {
 			return
 		}
 		if r.Method == http.MethodGet {
+			busy := time.NewTimer(blobWait)
+			defer busy.Stop()
 			select {
 			case slots <- struct{}{}:
 				defer func() { <-slots }()
-			default:
+			case <-busy.C:
 				http.Error(w, "busy: ask another node", http.StatusServiceUnavailable)
 				return
 			}

@@ -170,10 +170,10 @@ func (n *node) spreadKeys(ctx context.Context) error {
 		if err := n.giveKeys(ctx, wanted, sum); err != nil {
 			return err
 		}
-		if !pending {
+		if len(pending) == 0 {
 			return n.reseal(ctx, sum)
 		}
-		if err := n.dataKeys.settle(); err != nil {
+		if err := n.dataKeys.settle(pending); err != nil {
 			return err
 		}
 		n.log.Info("Secrets are sealed with a new key")

@@ -27,6 +27,8 @@ type stores struct {
 	mu sync.Mutex
 	// damages is a node that gives wrong bytes; cuts is one that hangs up in the middle of everything large.
 	damages, cuts string
+	// busy is how many reads are put off.
+	busy int
 	// opened notes what was read: "node offset".
 	opened []string
 }
@@ -59,6 +61,10 @@ func (s *stores) Open(ctx context.Context, node string, blob digest.Digest, offs
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.busy > 0 {
+		s.busy--
+		return nil, images.ErrPeerBusy
+	}
 	s.opened = append(s.opened, fmt.Sprint(node, " ", offset))
 	if held.Size() > large && node == s.damages {
 		content[len(content)/2] ^= 1
@@ -173,7 +179,7 @@ func TestBrokenTransfersOfImagesGoOn(t *testing.T) {
 		t.Errorf("the second pull began anew: it read %v", peers.opened)
 	}
 	other := newNode(t)
-	other.cfg.ImagePeers = &stores{all: map[string]*images.Store{"a": a, "b": b}, damages: "a"}
+	other.cfg.ImagePeers = &stores{all: map[string]*images.Store{"a": a, "b": b}, damages: "a", busy: 3}
 	other.start()
 	if _, err := other.agent.Images().Fetch(t.Context(), record); err != nil {
 		t.Errorf("with a node that gives wrong bytes and one that does not: %v", err)

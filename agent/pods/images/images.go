@@ -38,6 +38,8 @@ type Config struct {
 	Peers Peers
 	// Catalog knows the images that were imported into the cluster; nil knows none.
 	Catalog Catalog
+	// BusyPause is how long a pull waits when all peers that hold a part are busy; 0 is a second.
+	BusyPause time.Duration
 	// Log hears of peers that fail; nil is silent.
 	Log *slog.Logger
 }
@@ -63,6 +65,9 @@ type Store struct {
 func New(rt *runtime.Runtime, config Config) *Store {
 	if config.Stall <= 0 {
 		config.Stall = DefaultStallTimeout
+	}
+	if config.BusyPause <= 0 {
+		config.BusyPause = defaultBusyPause
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)

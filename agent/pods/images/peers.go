@@ -22,6 +22,9 @@ const (
 	maxPeerTransfers = 4
 	// peerStallTimeout is how long a peer may send nothing; then another one is asked.
 	peerStallTimeout = 10 * time.Second
+	// maxBusyRounds bounds how often nodes that are busy are asked again for a blob, defaultBusyPause is the pause between.
+	maxBusyRounds    = 60
+	defaultBusyPause = time.Second
 )
 
 // Peers are the other nodes, which may hold what this one lacks.
@@ -74,6 +77,9 @@ type Catalog interface {
 	Imported(name string) (Record, bool)
 }
 
+// ErrPeerBusy says that a node gives blobs to as many others as it may at once.
+var ErrPeerBusy = errors.New("the node is busy")
+
 // errNoPeer says that an imported image is nowhere to be had.
 var errNoPeer = errors.New("it was imported, so that no registry has it, and no node that holds it can be reached")
 
@@ -120,17 +126,39 @@ func (p *peerPull) handle(ctx context.Context, blob ocispec.Descriptor) ([]ocisp
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	for range maxBusyRounds {
+		busy, err := p.round(ctx, blob)
+		if err != nil || !busy {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(p.store.config.BusyPause):
+		}
+		p.mu.Lock()
+		p.asked = false // others may hold it by now
+		p.mu.Unlock()
+	}
+	return nil, nil
+}
+
+// round asks each node that holds the blob until it is here. It tells whether one of them was only busy.
+func (p *peerPull) round(ctx context.Context, blob ocispec.Descriptor) (busy bool, err error) {
 	for _, node := range p.nodes(ctx, blob.Digest) {
 		err := p.store.fetchFrom(ctx, node, blob)
-		if err == nil || errdefs.IsAlreadyExists(err) {
-			return nil, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		switch {
+		case err == nil, errdefs.IsAlreadyExists(err):
+			return false, nil
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case errors.Is(err, ErrPeerBusy):
+			busy = true
+			continue
 		}
 		p.store.config.Log.Info("a node did not give a part of an image", "node", node, "digest", blob.Digest, "error", err)
 	}
-	return nil, nil
+	return busy, nil
 }
 
 // nodes are those that hold the image. They are looked for once, by its first blob, because whoever holds that most likely holds the rest.
