@@ -97,7 +97,7 @@ func New(cfg Config) (*Loop, error) {
 		return nil, err
 	}
 	l.driver, err = loop.New(loop.Config{Name: "garbage_collector_attempt_to_delete", Reconcile: l.reconcile,
-		Ready: l.ready, Workers: workers, Logger: cfg.Logger, Metrics: metrics})
+		Ready: l.ready, Beside: l.follow, Workers: workers, Logger: cfg.Logger, Metrics: metrics})
 	return l, err
 }
 
@@ -121,9 +121,6 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.mu.Lock()
 	l.kinds, l.monitors = kinds{}, map[schema.GroupVersionResource]*monitor{}
 	l.mu.Unlock()
-	var group sync.WaitGroup
-	defer group.Wait()
-	group.Go(func() { l.follow(ctx) })
 	return l.driver.Run(ctx)
 }
 

@@ -58,6 +58,8 @@ type Config struct {
 	Reconcile func(ctx context.Context, key string) (time.Duration, error)
 	// Ready holds the first work back until it returns true; nil holds nothing back. It is asked often.
 	Ready func() bool
+	// Beside runs while the loop does, from when keys can be triggered until its context ends; nil is nothing.
+	Beside func(context.Context)
 	// Workers is the number of keys worked on at once, 1 to MaxWorkers; 0 is DefaultWorkers.
 	Workers int
 	// Logger receives one line a failed try. Required.
@@ -116,6 +118,13 @@ func (d *Driver) Run(ctx context.Context) error {
 	d.queue.Store(q)
 	defer d.queue.Store(nil)
 	defer q.ShutDown()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if d.cfg.Beside != nil {
+		besideCtx, stop := context.WithCancel(ctx)
+		defer stop()
+		beside.Go(func() { d.cfg.Beside(besideCtx) })
+	}
 	synced, remove, err := d.watch()
 	defer remove()
 	if err != nil {

@@ -186,3 +186,34 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestBeside: what runs beside a loop can trigger keys from its first instruction on, and ends with the loop.
+func TestBeside(t *testing.T) {
+	counter := &tally{tries: map[string]int{}}
+	synctest.Test(t, func(t *testing.T) {
+		c := looptest.New(t)
+		defer c.Stop()
+		ended := make(chan struct{})
+		var d *loop.Driver
+		d, err := loop.New(loop.Config{Name: "beside", Reconcile: counter.reconcile, Logger: c.Logger(), Beside: func(ctx context.Context) {
+			d.Trigger("first")
+			<-ctx.Done()
+			close(ended)
+		}})
+		c.Must(err)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		synctest.Wait()
+		if counter.of("first") != 1 {
+			t.Errorf("tried %d times", counter.of("first"))
+		}
+		stop()
+		<-done
+		select {
+		case <-ended:
+		default:
+			t.Error("what ran beside the loop outlives it")
+		}
+	})
+}
