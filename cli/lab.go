@@ -36,6 +36,7 @@ runs the ordinary agent. The machine's own network is left alone; each host's AP
 		newLabHosts("pause", "Stop every process of hosts where it stands", &name, func(_ context.Context, l *lab.Lab, h *lab.Host, agent bool) error { return l.Pause(h, agent) }),
 		newLabHosts("resume", "Let paused hosts go on", &name, func(_ context.Context, l *lab.Lab, h *lab.Host, agent bool) error { return l.Resume(h, agent) }),
 	)
+	command.AddCommand(labFaultCommands(&name)...)
 	command.AddCommand(hiddenLabCommands(streams, &name)...)
 	return command
 }
@@ -236,6 +237,9 @@ func hiddenLabCommands(streams Streams, name *string) []*cobra.Command {
 			_, err = fmt.Fprint(streams.Out, answer)
 			return err
 		},
+	}, {
+		Use: "slow HOST", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(command *cobra.Command, args []string) error { return lab.Slow(command.Context(), *name, args[0]) },
 	}, {
 		Use: "publish", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {

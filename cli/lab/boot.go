@@ -148,6 +148,9 @@ func (l *Lab) kill(ctx context.Context, host *Host) error {
 		return nil
 	}
 	if host.Up() {
+		if err := l.mendDisk(host); err != nil { // nor does one that waits for its disk
+			return err
+		}
 		if err := cgroup.Freeze(cgroupPath(l.Name, host.Name), false); err != nil { // a frozen process does not die
 			return err
 		}

@@ -4,8 +4,12 @@
 // network, mounts and cgroups are left alone.
 //
 // What a lab is stands in its folder (lab.json, a disk image and a log a host), so every command starts from the files
-// and the kernel, not from a daemon; a lock on the folder keeps two commands apart. Three kinds of process belong to a
-// running lab: the first process of each host ([Init]), the agents below them, and one publisher of ports ([Publish]).
+// and the kernel, not from a daemon; a lock on the folder keeps two commands apart. Four kinds of process belong to a
+// running lab: the first process of each host ([Init]), the agents below them, one publisher of ports ([Publish]), and
+// one for each disk that is slow ([Slow]).
+//
+// Faults act from outside of the hosts: cuts are rules of the switch, and a disk is filled, frozen or slowed by its file
+// system.
 package lab
 
 import (
@@ -41,6 +45,8 @@ type Lab struct {
 	Hosts []*Host `json:"hosts"`
 	// Publisher is the publisher of ports; the zero value when none runs.
 	Publisher process `json:"publisher,omitzero"`
+	// Cuts is what the switch does not carry.
+	Cuts []Cut `json:"cuts,omitempty"`
 
 	dir  string
 	lock *os.File
@@ -52,6 +58,8 @@ type Host struct {
 	Address netip.Addr `json:"address"`
 	// Init is the host's first process, as the machine sees it; the zero value when the host is down.
 	Init process `json:"init,omitzero"`
+	// Slower is what slows the host's disk; the zero value when nothing does.
+	Slower process `json:"slower,omitzero"`
 	// Published maps a port of the host to the port on 127.0.0.1 that leads there.
 	Published map[uint16]uint16 `json:"published"`
 }
