@@ -35,4 +35,5 @@ func TestServer(t *testing.T) {
 	story("policies", testPolicies)
 	story("quotas", testQuotas)
 	story("limit ranges", testLimitRanges)
+	story("default classes", testDefaultClasses)
 }

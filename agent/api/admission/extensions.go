@@ -81,28 +81,39 @@ func newExtensions(config Config) (*extensions, error) {
 		policies.SetReadyFunc(func() bool { return false })
 		x.policies = append(x.policies, policies)
 	}
-	registrations := config.Informers.Admissionregistration().V1()
-	x.plugins = []named{
-		{mutatingpolicy.PluginName, struct{ admission.MutationInterface }{mutatingPolicies}},
-		{mutatingwebhook.PluginName, &mutatingWebhooks{newWebhooks(registrations.MutatingWebhookConfigurations().Informer(), func() (*mutatingwebhook.Plugin, error) {
-			plugin, err := mutatingwebhook.NewMutatingWebhook(nil)
-			if err != nil {
-				return nil, err
-			}
-			initialize(plugin)
-			return plugin, plugin.ValidateInitialization()
-		})}},
-		{validatingpolicy.PluginName, struct{ admission.ValidationInterface }{validatingPolicies}},
-		{validatingwebhook.PluginName, &validatingWebhooks{newWebhooks(registrations.ValidatingWebhookConfigurations().Informer(), func() (*validatingwebhook.Plugin, error) {
-			plugin, err := validatingwebhook.NewValidatingAdmissionWebhook(nil)
-			if err != nil {
-				return nil, err
-			}
-			initialize(plugin)
-			return plugin, plugin.ValidateInitialization()
-		})}},
-	}
+	x.link(config.Informers, mutatingPolicies, validatingPolicies, initialize)
 	return x, nil
+}
+
+// link puts the four plug-ins into Kubernetes' order.
+func (x *extensions) link(factory informers.SharedInformerFactory, mutatingPolicies admission.MutationInterface,
+	validatingPolicies admission.ValidationInterface, initialize func(admission.Interface)) {
+	all := []admission.Operation{admission.Connect, admission.Create, admission.Delete, admission.Update}
+	registrations := factory.Admissionregistration().V1()
+	x.plugins = []named{
+		{mutatingpolicy.PluginName, &mutators{whenConfigured(registrations.MutatingAdmissionPolicies().Informer(),
+			func() (admission.MutationInterface, error) { return mutatingPolicies, nil }, admission.Create, admission.Update, admission.Connect)}},
+		{mutatingwebhook.PluginName, &mutators{whenConfigured(registrations.MutatingWebhookConfigurations().Informer(),
+			func() (admission.MutationInterface, error) {
+				plugin, err := mutatingwebhook.NewMutatingWebhook(nil)
+				if err != nil {
+					return nil, err
+				}
+				initialize(plugin)
+				return plugin, plugin.ValidateInitialization()
+			}, all...)}},
+		{validatingpolicy.PluginName, &validators{whenConfigured(registrations.ValidatingAdmissionPolicies().Informer(),
+			func() (admission.ValidationInterface, error) { return validatingPolicies, nil }, all...)}},
+		{validatingwebhook.PluginName, &validators{whenConfigured(registrations.ValidatingWebhookConfigurations().Informer(),
+			func() (admission.ValidationInterface, error) {
+				plugin, err := validatingwebhook.NewValidatingAdmissionWebhook(nil)
+				if err != nil {
+					return nil, err
+				}
+				initialize(plugin)
+				return plugin, plugin.ValidateInitialization()
+			}, all...)}},
+	}
 }
 
 // start makes the policies ready. Their goroutines end with ctx.

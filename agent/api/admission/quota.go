@@ -34,6 +34,7 @@ type quotas struct {
 	*admission.Handler
 	client   kubernetes.Interface
 	lister   corelisters.ResourceQuotaLister
+	synced   func() bool
 	registry quotav1.Registry
 	ignored  map[schema.GroupResource]struct{}
 	seed     maphash.Seed
@@ -46,7 +47,7 @@ func newQuotas(config Config) *quotas {
 	informer := config.Informers.Core().V1().ResourceQuotas()
 	counting := func(schema.GroupResource) generic.ListFuncByNamespace { return nil }
 	q := &quotas{
-		Handler: admission.NewHandler(admission.Create, admission.Update), client: config.Client, lister: informer.Lister(),
+		Handler: admission.NewHandler(admission.Create, admission.Update), client: config.Client, lister: informer.Lister(), synced: informer.Informer().HasSynced,
 		registry: generic.NewRegistry(quota.Evaluators(counting, time.Now)), ignored: quota.Uncounted(), seed: maphash.MakeSeed(),
 	}
 	for i := range q.queues {
@@ -76,7 +77,7 @@ func (q *quotas) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	if !evaluator.Handles(a) {
 		return nil
 	}
-	if !q.WaitForReady() {
+	if !q.synced() && !q.WaitForReady() {
 		return forbidden(a, "not yet ready to handle request")
 	}
 	there, err := q.lister.ResourceQuotas(a.GetNamespace()).List(labels.Everything())
