@@ -14,6 +14,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
 	"github.com/podvine/podvine/agent/api/kinds/daemonset"
 	"github.com/podvine/podvine/agent/api/kinds/deployment"
+	"github.com/podvine/podvine/agent/api/kinds/devices"
 	"github.com/podvine/podvine/agent/api/kinds/endpoints"
 	"github.com/podvine/podvine/agent/api/kinds/endpointslice"
 	"github.com/podvine/podvine/agent/api/kinds/event"
@@ -85,6 +86,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 		admissionregistration.Resources(),
 		autoscaler.Resources(),
 		certificates.Resources(),
+		devices.Resources(),
 		event.Resources(),
 		storage.Resources(),
 		rbac.Resources(func() authorizer.RuleResolver { return access().RuleResolver }),

@@ -105,6 +105,8 @@ func otherGaps() []Gap {
 		{Kind: "CertificateSigningRequest", Field: "spec.signerName", Effect: "nothing signs, also when it is approved",
 			Values: []string{"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"}},
 		{Kind: "StorageVersionMigration", Field: "spec.resource.resource", Effect: "no object is written anew"},
+		{Kind: "DeviceTaintRule", Field: "spec.taint.key", Effect: "no device is tainted"},
+		{Kind: "DeviceClass", Field: "spec.selectors", Effect: "no device is allocated"},
 		{Kind: "HorizontalPodAutoscaler", Field: "spec.maxReplicas", Effect: "nothing is scaled"},
 		{Kind: "NetworkPolicy", Field: "spec.policyTypes", Effect: "no traffic is refused"},
 	}
