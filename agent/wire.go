@@ -29,6 +29,7 @@ import (
 	"github.com/podvine/podvine/agent/peer"
 	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/agent/pods"
+	"github.com/podvine/podvine/agent/pods/vault"
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/kubestore"
@@ -242,8 +243,12 @@ func (n *node) openDataplane(context.Context) error {
 	n.closers = append(n.closers, n.proxy.Close)
 	events, stop := loop.NewRecorder(n.client(pki.NodeUserStart+n.dir.NodeName, pki.NodesGroup), "podvine-proxy")
 	n.closers = append(n.closers, func() error { stop(); return nil })
+	keep, err := vault.Open(n.dir.join("services"))
+	if err != nil {
+		return err
+	}
 	n.source, err = kube.New(kube.Config{
-		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, KeepFile: n.dir.join("services.json"), Events: events, Logger: n.log.With("part", "services"),
+		Informers: n.informers, NodeName: n.dir.NodeName, Proxy: n.proxy, Names: n.names, Keep: keep, Events: events, Logger: n.log.With("part", "services"),
 		Metrics: n.proxyMetrics,
 	})
 	if err != nil {

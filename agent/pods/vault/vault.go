@@ -27,7 +27,7 @@ import (
 const keyBytes = 32
 
 // ErrMissing is returned for an entry that is not there.
-var ErrMissing = errors.New("no such entry")
+var ErrMissing = fmt.Errorf("no such entry: %w", fs.ErrNotExist)
 
 // Vault is one folder of encrypted entries.
 type Vault struct {

@@ -283,9 +283,21 @@ func rebootsAlone(t *testing.T, edge string) {
 	run(t, edge, "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=30s")
 	run(t, edge, "kubectl", "expose", "pod", "alone", "--port=80", "--target-port=8080")
 	service := run(t, edge, "kubectl", "get", "service", "alone", "-o", "jsonpath={.spec.clusterIP}")
-	eventually(t, time.Minute, "the edge to have kept the service", func() (string, bool) {
-		out, err := try(t, edge, "", "lab", "exec", "--name", labName, edge, "--", "grep", "-c", service, "/var/lib/podvine/services.json")
+	inside := func(command ...string) (string, error) {
+		return try(t, edge, "", append([]string{"lab", "exec", "--name", labName, edge, "--"}, command...)...)
+	}
+	eventually(t, time.Minute, "the edge to serve the service", func() (string, bool) {
+		out, err := inside("podvine", "lab", "fetch", "http://"+service)
 		return fmt.Sprint(out, err), err == nil
+	})
+	// What is kept is encrypted: it has the service when it is written after a change that came later.
+	if out, err := inside("touch", "/run/served"); err != nil {
+		t.Fatal(out, err)
+	}
+	run(t, edge, "kubectl", "annotate", "service", "alone", "kept=yes")
+	eventually(t, time.Minute, "the edge to have kept the service", func() (string, bool) {
+		out, err := inside("find", "/var/lib/podvine/services/services", "-type", "f", "-newer", "/run/served")
+		return fmt.Sprint(out, err), err == nil && strings.TrimSpace(out) != ""
 	})
 	before := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.metadata.uid}")
 	address := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.status.hostIP}")

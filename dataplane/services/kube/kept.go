@@ -2,11 +2,9 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +23,17 @@ const (
 	keepPause = 5 * time.Second
 	keepShare = 20
 )
+
+// keptKind and keptKey are where a [Keeper] has the services.
+const keptKind, keptKey = "services", "all"
+
+// Keeper holds values on the node's disk, encrypted, since what the API keeps secret is secret there too.
+type Keeper interface {
+	// Put replaces the value of that kind and key, whole or not at all.
+	Put(kind, key string, value any) error
+	// Get loads it into value, a pointer; one that is not there is a [fs.ErrNotExist].
+	Get(kind, key string, value any) error
+}
 
 // kept is what a node keeps on its disk of the cluster's services: after a reboot its pods need them, whoever can be asked.
 type kept struct {
@@ -59,16 +68,13 @@ func (s *Source) awaitView(ctx context.Context) error {
 
 // serveKept hands on what was kept, if anything was.
 func (s *Source) serveKept(ctx context.Context) error {
-	if s.config.KeepFile == "" {
-		return nil
-	}
-	content, err := os.ReadFile(s.config.KeepFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if s.config.Keep == nil {
 		return nil
 	}
 	var last kept
-	if err == nil {
-		err = json.Unmarshal(content, &last)
+	err := s.config.Keep.Get(keptKind, keptKey, &last)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read kept services: %w", err)
@@ -132,11 +138,7 @@ func (s *Source) write(here place) error {
 		own.ManagedFields = nil
 		now.Slices = append(now.Slices, &own)
 	}
-	content, err := json.Marshal(now)
-	if err != nil {
-		return err
-	}
-	return replaceFile(s.config.KeepFile, content)
+	return s.config.Keep.Put(keptKind, keptKey, now)
 }
 
 // withoutApplied leaves out kubectl's copy of the whole object.
@@ -148,17 +150,4 @@ func withoutApplied(annotations map[string]string) map[string]string {
 		}
 	}
 	return left
-}
-
-// replaceFile makes the file appear whole, for root alone to read.
-func replaceFile(path string, content []byte) error {
-	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

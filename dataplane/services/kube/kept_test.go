@@ -2,10 +2,10 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -17,14 +17,44 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
+// disk keeps values as a node's does.
+type disk struct {
+	mu     sync.Mutex
+	values map[string][]byte
+}
+
+func (d *disk) Put(kind, key string, value any) error {
+	content, err := json.Marshal(value)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.values[kind+"/"+key] = content
+	return err
+}
+
+func (d *disk) Get(kind, key string, value any) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	content, ok := d.values[kind+"/"+key]
+	if !ok {
+		return fs.ErrNotExist
+	}
+	return json.Unmarshal(content, value)
+}
+
+func (d *disk) has() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.values) > 0
+}
+
 // A node that starts while the cluster is silent serves what it knew, and what is so once the cluster speaks.
 func TestServicesOutliveASilentCluster(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "services.json")
+	disk := &disk{values: map[string][]byte{}}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}}
 	start := func(client *fake.Clientset, r *recorder) (stop func()) {
 		t.Helper()
 		factory := informers.NewSharedInformerFactory(client, 0)
-		source, err := New(Config{Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, KeepFile: file, Logger: slog.New(slog.DiscardHandler)})
+		source, err := New(Config{Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Keep: disk, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,11 +73,8 @@ func TestServicesOutliveASilentCluster(t *testing.T) {
 	before := &recorder{}
 	stop := start(fake.NewClientset(webObject(), webSlice("here", "10.244.0.5"), node), before)
 	defer stop()
-	before.eventually(t, "kept", func() bool { _, err := os.Stat(file); return err == nil && before.sets == 1 })
+	before.eventually(t, "kept", func() bool { return disk.has() && before.sets == 1 })
 	stop()
-	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the file is %v, %v", info, err)
-	}
 
 	silent := fake.NewClientset(webObject(), webSlice("here", "10.244.0.6"), node)
 	speaks := make(chan struct{})

@@ -58,8 +58,8 @@ type Config struct {
 	Events record.EventRecorder
 	// Metrics shows the source's metrics; it may be nil.
 	Metrics prometheus.Registerer
-	// KeepFile keeps the services for a start at which nobody can be asked; "" keeps nothing.
-	KeepFile string
+	// Keep keeps the services for a start at which nobody can be asked; nil keeps nothing.
+	Keep Keeper
 	Logger   *slog.Logger
 }
 
@@ -215,7 +215,7 @@ func (s *Source) Run(ctx context.Context) error {
 		var err error
 		if here, err = s.step(ctx, here); err == nil {
 			pause = retryMin
-			if keep == nil && s.config.KeepFile != "" {
+			if keep == nil && s.config.Keep != nil {
 				keep = time.After(time.Until(s.keepNext))
 			}
 			select {
