@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/admissionregistration"
 	"k8s.io/client-go/informers/apps"
+	"k8s.io/client-go/informers/batch"
 	"k8s.io/client-go/informers/coordination"
 	"k8s.io/client-go/informers/core"
 	"k8s.io/client-go/informers/discovery"
@@ -84,6 +85,9 @@ func (f *directInformers) Admissionregistration() admissionregistration.Interfac
 
 // Apps implements informers.SharedInformerFactory.
 func (f *directInformers) Apps() apps.Interface { return apps.New(f, metav1.NamespaceAll, nil) }
+
+// Batch implements informers.SharedInformerFactory.
+func (f *directInformers) Batch() batch.Interface { return batch.New(f, metav1.NamespaceAll, nil) }
 
 // Coordination implements informers.SharedInformerFactory.
 func (f *directInformers) Coordination() coordination.Interface {

@@ -12,6 +12,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/componentstatus"
 	"github.com/podvine/podvine/agent/api/kinds/configmap"
 	"github.com/podvine/podvine/agent/api/kinds/controllerrevision"
+	"github.com/podvine/podvine/agent/api/kinds/cronjob"
 	"github.com/podvine/podvine/agent/api/kinds/daemonset"
 	"github.com/podvine/podvine/agent/api/kinds/deployment"
 	"github.com/podvine/podvine/agent/api/kinds/devices"
@@ -20,6 +21,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/event"
 	"github.com/podvine/podvine/agent/api/kinds/flowcontrol"
 	"github.com/podvine/podvine/agent/api/kinds/ipaddress"
+	"github.com/podvine/podvine/agent/api/kinds/job"
 	"github.com/podvine/podvine/agent/api/kinds/lease"
 	"github.com/podvine/podvine/agent/api/kinds/limitrange"
 	"github.com/podvine/podvine/agent/api/kinds/namespace"
@@ -53,11 +55,13 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			componentstatus.Resource(),
 			configmap.Resource(),
 			controllerrevision.Resource(),
+			cronjob.Resource(),
 			daemonset.Resource(),
 			deployment.Resource(),
 			endpoints.Resource(),
 			endpointslice.Resource(),
 			ipaddress.Resource(),
+			job.Resource(),
 			networking.IngressClasses(),
 			networking.Ingresses(),
 			networking.NetworkPolicies(),

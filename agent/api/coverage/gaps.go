@@ -10,13 +10,16 @@ const (
 
 // templated are the kinds with a template of pods: what is said of a pod's specification holds for theirs.
 func templated() []string {
-	return []string{"DaemonSet", "Deployment", "PodTemplate", "ReplicaSet", "ReplicationController", "StatefulSet"}
+	return []string{"CronJob", "DaemonSet", "Deployment", "Job", "PodTemplate", "ReplicaSet", "ReplicationController", "StatefulSet"}
 }
 
 // templatePath is where a kind has the template.
 func templatePath(kind string) string {
-	if kind == "PodTemplate" {
+	switch kind {
+	case "PodTemplate":
 		return "template."
+	case "CronJob":
+		return "spec.jobTemplate.spec.template."
 	}
 	return "spec.template."
 }

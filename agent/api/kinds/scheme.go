@@ -11,6 +11,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -72,6 +73,7 @@ func addGroups(scheme *runtime.Scheme) error {
 		{autoscalingv2.SchemeGroupVersion, autoscalingv2.AddToScheme}, // before v1: what both have is stored as v2
 		{autoscalingv1.SchemeGroupVersion, autoscalingv1.AddToScheme},
 		{certificatesv1.SchemeGroupVersion, certificatesv1.AddToScheme},
+		{batchv1.SchemeGroupVersion, batchv1.AddToScheme},
 		{coordinationv1.SchemeGroupVersion, coordinationv1.AddToScheme},
 		{discoveryv1.SchemeGroupVersion, discoveryv1.AddToScheme},
 		{flowcontrolv1.SchemeGroupVersion, flowcontrolv1.AddToScheme},
