@@ -19,6 +19,8 @@ const (
 	generated = `{metadata: {name: j, namespace: ns}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: example.com/app}]}}}}`
 	base      = `{metadata: {name: j, namespace: ns}, spec: {manualSelector: true, selector: {matchLabels: {a: b}},
   template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c, image: example.com/app}]}}}}`
+	suspended = `{metadata: {name: j, namespace: ns}, spec: {suspend: true, manualSelector: true, selector: {matchLabels: {a: b}},
+  template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c, image: example.com/app}]}}}}`
 	// whole has every policy.
 	whole = `{metadata: {name: j, namespace: ns}, spec: {manualSelector: true, selector: {matchLabels: {a: b}}, completionMode: Indexed, completions: 4, parallelism: 4, backoffLimitPerIndex: 1, maxFailedIndexes: 2,
   podFailurePolicy: {rules: [{action: FailJob, onExitCodes: {containerName: c, operator: In, values: [1, 2]}}, {action: Ignore, onPodConditions: [{type: DisruptionTarget}]}]},
@@ -123,6 +125,13 @@ func specRows() []kindtest.Row {
 		defaulted(generated, "manualSelector", `{"manualSelector":false}`),
 		row(generated, "manualSelector", kindtest.Invalid, `{"manualSelector":true}`, "Required spec.selector; Invalid spec.template.metadata.labels"),
 		row("", "template", kindtest.Immutable, `{"template":{"spec":{"dnsPolicy":"Default"}}}`, "Invalid spec.template.spec"),
+		row("", "template", kindtest.Immutable, `{"template":{"metadata":{"annotations":{"x":"y"}}}}`, "Invalid spec.template.metadata"),
+		row(suspended, "suspend", kindtest.Mutable, `{"suspend":false}`, ""),
+		row(suspended, "template", kindtest.Mutable, `{"template":{"metadata":{"annotations":{"x":"y"}}}}`, ""),
+		row(suspended, "template", kindtest.Mutable, `{"template":{"spec":{"nodeSelector":{"x":"y"},"tolerations":[{"operator":"Exists"}]}}}`, ""),
+		row(suspended, "template", kindtest.Mutable, `{"template":{"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"x","operator":"Exists"}]}]}}}}}}`, ""),
+		row(suspended, "template", kindtest.Immutable, `{"template":{"spec":{"affinity":{"podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"x"}]}}}}}`, "Invalid spec.template.spec"),
+		row(suspended, "template", kindtest.Immutable, `{"template":{"spec":{"dnsPolicy":"Default"}}}`, "Invalid spec.template.spec"),
 		row("", "template", kindtest.Invalid, `{"template":{"spec":{"restartPolicy":"Always"}}}`, "Required spec.template.spec.restartPolicy"),
 		row(whole, "template", kindtest.Invalid, `{"template":{"spec":{"restartPolicy":"OnFailure"}}}`, "Invalid spec.template.spec.restartPolicy"),
 		refused("ttlSecondsAfterFinished", `{"ttlSecondsAfterFinished":-1}`, "Invalid spec.ttlSecondsAfterFinished"),

@@ -246,22 +246,20 @@ func validateTemplateUpdate(j, old *batchv1.Job, at *field.Path) field.ErrorList
 	return immutable(&now.Spec, &was.Spec, at.Child("spec"))
 }
 
-// affinityWithNodesOf is an affinity with the node part of another.
+// affinityWithNodesOf is an affinity with the node part of another; nil for none at all.
 func affinityWithNodesOf(was, now *corev1.Affinity) *corev1.Affinity {
-	if now == nil {
-		if was != nil && was.PodAffinity == nil && was.PodAntiAffinity == nil {
-			return nil
-		}
-		now = &corev1.Affinity{}
+	var out corev1.Affinity
+	if was != nil {
+		out = *was
 	}
-	if was == nil {
-		if now.PodAffinity != nil || now.PodAntiAffinity != nil {
-			return nil
-		}
-		was = &corev1.Affinity{}
+	out.NodeAffinity = nil
+	if now != nil {
+		out.NodeAffinity = now.NodeAffinity
 	}
-	was.NodeAffinity = now.NodeAffinity
-	return was
+	if out == (corev1.Affinity{}) && (now == nil || was == nil && *now != out) {
+		return nil
+	}
+	return &out
 }
 
 func takeResources(was, now []corev1.Container) {
