@@ -40,6 +40,7 @@ import (
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
 	"github.com/podvine/podvine/agent/control/workloads/daemonset"
 	"github.com/podvine/podvine/agent/control/workloads/deployment"
+	"github.com/podvine/podvine/agent/control/workloads/job"
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
 	"github.com/podvine/podvine/agent/control/workloads/replicationcontroller"
 	"github.com/podvine/podvine/agent/control/workloads/statefulset"
@@ -132,6 +133,7 @@ func (c *Control) addWorkloads(cfg Config) error {
 		addController(c, cfg, "statefulset", NameStatefulSet, statefulset.New),
 		addController(c, cfg, "deployment", NameDeployment, deployment.New),
 		addController(c, cfg, "daemonset", NameDaemonSet, daemonset.New),
+		addController(c, cfg, "job", NameJob, job.New),
 		addController(c, cfg, "replicationmanager", NameReplication, replicationcontroller.New),
 		protectionErr)
 }

@@ -17,6 +17,7 @@ const (
 	NameVolumeProtection = "pv-protection-controller"
 	NameClassProtection  = "volumeattributesclass-protection-controller"
 	NameDaemonSet        = "daemon-set-controller"
+	NameJob              = "job-controller"
 	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"

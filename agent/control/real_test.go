@@ -178,6 +178,7 @@ func TestOnARealAPI(t *testing.T) {
 	r.counts(ctx)
 	r.checksPolicies(ctx)
 	r.keepsOthers(ctx)
+	r.runsJobs(ctx)
 	r.collects(ctx)
 	r.ends(ctx)
 }
