@@ -30,7 +30,7 @@ func (b batchBinder) Bind(ctx context.Context, bindings []scheduler.Binding) []e
 	return b.server.Bind(ctx, as, objects)
 }
 
-// budgets is the informer of disruption budgets, nil as long as the API does not serve them.
+// budgets is the informer of disruption budgets, nil if the API does not serve them.
 func (n *node) budgets() cache.SharedIndexInformer {
 	if !n.api.Serves(policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")) {
 		return nil

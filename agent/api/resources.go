@@ -30,6 +30,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/persistentvolume"
 	"github.com/podvine/podvine/agent/api/kinds/persistentvolumeclaim"
 	"github.com/podvine/podvine/agent/api/kinds/pod"
+	"github.com/podvine/podvine/agent/api/kinds/poddisruptionbudget"
 	"github.com/podvine/podvine/agent/api/kinds/podtemplate"
 	"github.com/podvine/podvine/agent/api/kinds/priorityclass"
 	"github.com/podvine/podvine/agent/api/kinds/rbac"
@@ -69,6 +70,7 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			persistentvolume.Resource(),
 			persistentvolumeclaim.Resource(),
 			pod.Resource(),
+			poddisruptionbudget.Resource(),
 			podtemplate.Resource(),
 			replicaset.Resource(),
 			replicationcontroller.Resource(),
