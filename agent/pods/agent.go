@@ -285,7 +285,7 @@ func (a *Agent) watchPods(ctx context.Context) {
 	}
 	store, ctl := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: &corev1.Pod{}, Handler: cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { a.podChanged(o) },
-		UpdateFunc: func(_, o any) { a.podChanged(o) },
+		UpdateFunc: func(old, now any) { a.podReplaced(old, now) },
 		DeleteFunc: func(o any) { a.podGone(o) },
 	}})
 	go func() {
@@ -316,6 +316,17 @@ func (a *Agent) endUnknown(store cache.Store) {
 		}
 	}
 	a.endOrphans(known)
+}
+
+// podReplaced takes a newer version of a pod. A pod that went and whose namesake came while nobody watched is shown as a
+// change of the one into the other.
+func (a *Agent) podReplaced(old, now any) {
+	was, wasOK := old.(*corev1.Pod)
+	is, isOK := now.(*corev1.Pod)
+	if wasOK && isOK && was.UID != is.UID {
+		a.podGone(was)
+	}
+	a.podChanged(now)
 }
 
 func (a *Agent) podChanged(o any) {

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,9 +10,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/pods/internal/podtest"
@@ -330,4 +334,31 @@ func TestSharedProcessesAndHostNetwork(t *testing.T) {
 	}
 	n.delete("shared", 0)
 	podtest.Wait(t, "nothing is left", func() bool { return len(n.dirs.Left()) == 0 })
+}
+
+// TestNamesakeReplacesPod: a pod that went and whose namesake came while nobody watched ends before the other runs on.
+func TestNamesakeReplacesPod(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.client.PrependReactor("delete", "pods", func(action clienttesting.Action) (bool, kruntime.Object, error) {
+		d := action.(clienttesting.DeleteActionImpl)
+		stored, err := n.client.Tracker().Get(d.GetResource(), d.GetNamespace(), d.GetName())
+		if err != nil {
+			return true, nil, err
+		}
+		if p := d.DeleteOptions.Preconditions; p == nil || p.UID == nil || *p.UID != stored.(*corev1.Pod).UID {
+			return true, nil, apierrors.NewConflict(d.GetResource().GroupResource(), d.GetName(), errors.New("another UID"))
+		}
+		return false, nil, nil
+	})
+	n.start()
+	n.create(newPod("twin", box("main", "sleep")))
+	n.until("twin", "is ready", ready)
+	namesake := newPod("twin", box("main", "sleep"))
+	namesake.UID = "uid-other"
+	if err := n.client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), namesake, "default"); err != nil {
+		t.Fatal(err)
+	}
+	n.until("twin", "is ready as its namesake", func(p *corev1.Pod) bool { return p.UID == "uid-other" && ready(p) })
+	podtest.Wait(t, "the pod of before is gone", func() bool { return n.agent.worker("uid-twin") == nil })
 }

@@ -317,7 +317,9 @@ func rebootsAlone(t *testing.T, edge string) {
 	for _, host := range hosts {
 		answering(t, host)
 	}
-	run(t, edge, "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=60s")
+	if out, err := try(t, edge, "", "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=60s"); err != nil {
+		t.Fatalf("%s%v; the pod is\n%s", out, err, run(t, edge, "kubectl", "get", "pod", "alone", "-o", "yaml"))
+	}
 	if after := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.metadata.uid}"); after != before {
 		t.Errorf("the pod was %s, now it is %s", before, after)
 	}
