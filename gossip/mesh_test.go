@@ -249,7 +249,7 @@ func TestKeysRotateLive(t *testing.T) {
 		if err := away.Close(); err != nil {
 			t.Fatal(err)
 		}
-		await(t, time.Minute, "the death", func() bool { return alive(nodes[0]) == 3 })
+		await(t, time.Minute, "the death", func() bool { return alive(nodes[0]) == 3 && alive(nodes[1]) == 3 && alive(nodes[2]) == 3 })
 		if err := nodes[1].RotateKey(); err != nil {
 			t.Fatal(err)
 		}
