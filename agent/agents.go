@@ -95,6 +95,15 @@ func answer[In, Out any](do func(ctx context.Context, caller pki.NodeIdentity, i
 
 // call calls another agent.
 func call[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path string, in In) (out Out, err error) {
+	return callAt[In, Out](ctx, peers, nodeID, path, in, false)
+}
+
+// callReplica is call of a node whose certificate says that it is a replica, whatever role it claims in gossip.
+func callReplica[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path string, in In) (out Out, err error) {
+	return callAt[In, Out](ctx, peers, nodeID, path, in, true)
+}
+
+func callAt[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path string, in In, replica bool) (out Out, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	body, err := json.Marshal(in)
@@ -105,7 +114,7 @@ func call[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path st
 	if err != nil {
 		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
 	}
-	content, err := ask(peers, nodeID, request)
+	content, err := ask(peers, nodeID, request, replica)
 	if err != nil {
 		return out, fmt.Errorf("call %s of %s: %w", path, nodeID, err)
 	}
@@ -115,10 +124,17 @@ func call[In, Out any](ctx context.Context, peers *peer.Network, nodeID, path st
 	return out, nil
 }
 
-// ask sends a request to another agent and returns its answer.
-func ask(peers *peer.Network, nodeID string, request *http.Request) (content []byte, err error) {
+// ask sends a request to another agent and returns its answer; with replica only to one that is certified as such.
+func ask(peers *peer.Network, nodeID string, request *http.Request, replica bool) (content []byte, err error) {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return peers.Dial(ctx, nodeID, peer.ProtocolAgent)
+		conn, err := peers.Dial(ctx, nodeID, peer.ProtocolAgent)
+		if err != nil {
+			return nil, err
+		}
+		if certified, ok := conn.(*peer.Conn); replica && (!ok || !certified.Peer.Replica) {
+			return nil, errors.Join(fmt.Errorf("node %s is certified as no replica", nodeID), conn.Close())
+		}
+		return conn, nil
 	}}
 	response, err := transport.RoundTrip(request)
 	if err != nil {

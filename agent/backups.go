@@ -94,7 +94,7 @@ func (n *node) restore(ctx context.Context, body io.Reader, anyCluster bool) (co
 	if err != nil {
 		return consensus.BackupInfo{}, fmt.Errorf("restore through the leader: %w", err)
 	}
-	content, err := ask(n.peers, leader, request)
+	content, err := ask(n.peers, leader, request, true)
 	if err != nil {
 		return consensus.BackupInfo{}, fmt.Errorf("restore through the leader: %w", err)
 	}

@@ -93,7 +93,7 @@ func (n *node) askGossipKeys(ctx context.Context, replicas []string) {
 	var asks sync.WaitGroup
 	for _, id := range replicas {
 		asks.Go(func() {
-			told, err := call[gossipKeysCall, gossipKeysAnswer](ctx, n.peers, id, gossipKeysPath, gossipKeysCall{})
+			told, err := callReplica[gossipKeysCall, gossipKeysAnswer](ctx, n.peers, id, gossipKeysPath, gossipKeysCall{})
 			if err != nil {
 				return // it is dead, most likely
 			}

@@ -242,6 +242,7 @@ func (n *node) rotate(wanted RotateRequest) error {
 	if overlap < 0 || overlap > maxTokenOverlap {
 		return apierrors.NewBadRequest(fmt.Sprintf("rotate keys: an overlap of %s is not between 0 and %s", overlap, maxTokenOverlap))
 	}
+	var failed []error
 	for _, kind := range wanted.Kinds {
 		var err error
 		switch kind {
@@ -255,12 +256,13 @@ func (n *node) rotate(wanted RotateRequest) error {
 			err = apierrors.NewBadRequest(fmt.Sprintf("rotate keys: %q is none of %s", kind, strings.Join(KeyKinds(), ", ")))
 		}
 		if err != nil {
-			return err
+			failed = append(failed, err) // the others are rotated all the same
+			continue
 		}
 		n.log.Info("rotate keys", "kind", kind)
 	}
 	n.spreader.changed()
-	return nil
+	return errors.Join(failed...)
 }
 
 // takeRotate is the leader's answer to another replica, which has seen to it that an administrator asks.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -43,20 +44,17 @@ pki of a replica's data folder as well; keep them apart from the backup.`,
 
 // saveBackupFile makes the file appear whole.
 func saveBackupFile(ctx context.Context, streams Streams, path string) error {
-	temporary := path + ".new"
-	file, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	// A name that nobody can have taken before, with a link to elsewhere.
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new")
 	if err != nil {
 		return fmt.Errorf("back up: %w", err)
 	}
-	err = file.Chmod(0o600) // it may have been there
-	if err == nil {
-		err = saveBackup(ctx, streams, file, path)
-	}
+	err = saveBackup(ctx, streams, file, path)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return errors.Join(err, os.Remove(temporary))
+		return errors.Join(err, os.Remove(file.Name()))
 	}
-	if err := os.Rename(temporary, path); err != nil {
-		return fmt.Errorf("back up: %w", err)
+	if err := os.Rename(file.Name(), path); err != nil {
+		return fmt.Errorf("back up: %w", errors.Join(err, os.Remove(file.Name())))
 	}
 	return nil
 }

@@ -60,6 +60,10 @@ func (r *Replica) Restore(ctx context.Context, backup io.Reader) (BackupInfo, er
 		return info, err
 	}
 	loaded.Leap(max(info.Revision, r.store.Revision()) + RevisionJump)
+	if !r.restoring.TryLock() {
+		return info, errors.New("restore: another one is under way")
+	}
+	defer r.restoring.Unlock()
 	path := filepath.Join(r.cfg.Dir, restoreFile)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -74,7 +74,9 @@ type Replica struct {
 	woken   chan struct{}
 	closing chan struct{}
 	// down is closed when raft has ended.
-	down      chan struct{}
+	down chan struct{}
+	// restoring is held while a backup takes the place of the state.
+	restoring sync.Mutex
 	closeOnce sync.Once
 	closeErr  error
 	tasks     sync.WaitGroup

@@ -223,6 +223,12 @@ func TestTokenKeysRotate(t *testing.T) {
 		t.Errorf("during the overlap: %+v", p.Tokens().Status())
 	}
 	now = now.Add(3 * time.Second)
+	if got := p.Tokens().PublicKeys(); len(got) != 1 {
+		t.Errorf("%d keys verify after the overlap, before anything renewed", len(got))
+	}
+	if _, ok := p.Tokens().PublicKey(second); ok {
+		t.Error("a retired key verifies before anything renewed")
+	}
 	if renew(); len(p.Tokens().PublicKeys()) != 1 {
 		t.Errorf("after the overlap: %+v", p.Tokens().Status())
 	}

@@ -60,6 +60,9 @@ type tokenKey struct {
 // retireFile holds the time at which the key retires.
 func (k tokenKey) retireFile() string { return strings.TrimSuffix(k.file, ".key") + ".retire" }
 
+// retired tells whether the key's time is over, whether it was dropped already or not.
+func (k tokenKey) retired(now time.Time) bool { return !k.retire.IsZero() && !now.Before(k.retire) }
+
 // SigningKey is the key that signs new tokens, and its id (the JWT's kid).
 func (t *TokenKeys) SigningKey() (id string, key crypto.Signer) {
 	t.mu.RLock()
@@ -83,7 +86,7 @@ func (t *TokenKeys) PublicKey(id string) (crypto.PublicKey, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, k := range t.keys {
-		if k.id == id {
+		if k.id == id && !k.retired(t.now()) {
 			return k.key.Public(), true
 		}
 	}
@@ -96,7 +99,9 @@ func (t *TokenKeys) PublicKeys() []IdentifiedKey {
 	defer t.mu.RUnlock()
 	out := make([]IdentifiedKey, 0, len(t.keys))
 	for _, k := range slices.Backward(t.keys) {
-		out = append(out, IdentifiedKey{ID: k.id, Key: k.key.Public()})
+		if !k.retired(t.now()) {
+			out = append(out, IdentifiedKey{ID: k.id, Key: k.key.Public()})
+		}
 	}
 	return out
 }

@@ -177,11 +177,13 @@ func (w *worker) resumeLocked(name string, c lifecycle.Container) {
 func (w *worker) finishStartLocked(spec *corev1.Container, c lifecycle.Container) {
 	exited := make(chan struct{})
 	live := w.live(spec.Name)
-	live.exited, live.busy = exited, lifecycle.Starting
+	ctx, abort := context.WithCancel(w.agent.ctx)
+	live.exited, live.busy, live.abort = exited, lifecycle.Starting, abort
 	a := &attempt{w: w, pod: w.podLocked(), spec: spec, n: c.Attempts - 1, id: c.ID}
 	w.effect(func() {
+		defer abort()
 		w.track()
-		w.settle(w.agent.ctx, a, a.run(w.agent.ctx, exited))
+		w.settle(ctx, a, a.run(ctx, exited))
 	})
 }
 

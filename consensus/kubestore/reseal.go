@@ -12,6 +12,9 @@ import (
 	"github.com/podvine/podvine/consensus/store"
 )
 
+// maxResealErrors bounds what [Backend.Reseal] says of objects that cannot be opened.
+const maxResealErrors = 8
+
 // Reseal writes again, unchanged, every object of a resource whose value is sealed with a key that is no longer the
 // first. When it returns without an error no object needs the older keys; history and the log's tail still may, until
 // they are dropped. It returns how many objects it wrote.
@@ -24,17 +27,17 @@ func (b *Backend) Reseal(ctx context.Context, gr schema.GroupResource) (int, err
 		return 0, fmt.Errorf("reseal %s: %w", gr, err)
 	}
 	var stale []string
-	var err error
+	var failed []error
 	b.replica.Store().View(r.table, false).Ascend("", func(e *store.Entry) bool {
-		var isStale bool
-		if _, isStale, err = r.unseal(ctx, e); isStale {
+		_, isStale, err := r.unseal(ctx, e)
+		if isStale {
 			stale = append(stale, e.Key)
 		}
-		return err == nil
+		if err != nil && len(failed) < maxResealErrors {
+			failed = append(failed, fmt.Errorf("reseal %s: %s: %w", gr, e.Key, err)) // one that cannot be opened must not keep the others back
+		}
+		return true
 	})
-	if err != nil {
-		return 0, fmt.Errorf("reseal %s: %w", gr, err)
-	}
 	unchanged := func(object runtime.Object, _ storage.ResponseMeta) (runtime.Object, *uint64, error) {
 		return object, nil, nil
 	}
@@ -42,13 +45,13 @@ func (b *Backend) Reseal(ctx context.Context, gr schema.GroupResource) (int, err
 	for _, key := range stale {
 		err := r.rewrite(ctx, key, unchanged)
 		if err != nil && !storage.IsNotFound(err) {
-			return written, errors.Join(fmt.Errorf("reseal %s: %s", gr, key), err)
+			return written, errors.Join(append(failed, fmt.Errorf("reseal %s: %s: %w", gr, key, err))...)
 		}
 		if err == nil {
 			written++
 		}
 	}
-	return written, nil
+	return written, errors.Join(failed...)
 }
 
 // rewrite updates key after dropping its decoded form, which does not know that the keys were rotated.

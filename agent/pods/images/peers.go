@@ -222,7 +222,7 @@ func (s *Store) copyFrom(ctx context.Context, w io.Writer, node string, blob oci
 	return nil
 }
 
-// watchedReader puts the timer off with each part that comes.
+// watchedReader runs the timer while it waits for the peer, and not while what came is written to a disk that may be slow.
 type watchedReader struct {
 	io.Reader
 	stalled *time.Timer
@@ -230,9 +230,9 @@ type watchedReader struct {
 
 // Read implements io.Reader.
 func (r *watchedReader) Read(b []byte) (int, error) {
-	n, err := r.Reader.Read(b)
 	r.stalled.Reset(peerStallTimeout)
-	return n, err
+	defer r.stalled.Stop()
+	return r.Reader.Read(b)
 }
 
 // Blob opens a blob for another node, and tells what kind of image it is, "" for a part of one. The caller closes it.

@@ -247,11 +247,19 @@ func get[T any](c *Cache, r Ref, fetch func(context.Context) (*T, error)) (*T, e
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return nil, err
 	}
-	c.setAway()
+	if silent(err) {
+		c.setAway()
+	}
 	if vaultErr == nil {
 		return kept, nil
 	}
 	return nil, err
+}
+
+// silent tells whether the error is that nobody answered, and not an answer.
+func silent(err error) bool {
+	var status apierrors.APIStatus
+	return !errors.As(err, &status) || apierrors.IsServiceUnavailable(err) || apierrors.IsTimeout(err)
 }
 
 func (c *Cache) isAway() bool {
@@ -303,7 +311,9 @@ func (c *Cache) Token(ctx context.Context, pod *corev1.Pod, src *corev1.ServiceA
 	got, err := c.client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(tctx, pod.Spec.ServiceAccountName, req, metav1.CreateOptions{})
 	if err != nil {
 		if kept.Token != "" && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
-			c.setAway()
+			if ctx.Err() == nil && silent(err) {
+				c.setAway()
+			}
 			return kept.Token, time.Now().Add(time.Minute), nil
 		}
 		return "", time.Time{}, fmt.Errorf("failed to fetch token: %w", err)

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
@@ -28,7 +29,14 @@ func main() {
 		os.Exit(pause())
 	}
 	if len(os.Args) == 2 && os.Args[1] == infoArgument {
-		os.Exit(info())
+		answered, err := answerInfo()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "tell what the shim is:", err)
+			os.Exit(1)
+		}
+		if answered {
+			return
+		}
 	}
 	registry.Register(&plugin.Registration{
 		Type:     plugins.TTRPCPlugin,
