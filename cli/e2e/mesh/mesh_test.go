@@ -266,6 +266,14 @@ func TestEdgesHoldNothingAndAnswerAll(t *testing.T) {
 
 	voters("3")
 	healthy(t)
+	eventually(t, time.Minute, edge+" to be a replica again", func() (string, bool) {
+		for _, m := range members(t, "h1") {
+			if m.Name == edge {
+				return m.Role, m.Role != "edge"
+			}
+		}
+		return "no member", false
+	})
 	answering(t, edge)
 	equalAnswers(t)
 }
