@@ -325,9 +325,10 @@ func rebootsAlone(t *testing.T, edge string) {
 	for _, host := range hosts {
 		answering(t, host)
 	}
-	if out, err := try(t, edge, "", "kubectl", "wait", "--for=condition=Ready", "pod/alone", "--timeout=60s"); err != nil {
-		t.Fatalf("%s%v; the pod is\n%s", out, err, run(t, edge, "kubectl", "get", "pod", "alone", "-o", "yaml"))
-	}
+	eventually(t, 90*time.Second, "the pod to be ready for all", func() (string, bool) {
+		out, err := try(t, edge, "", "kubectl", "get", "pod", "alone", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status}`)
+		return fmt.Sprint(out, err), err == nil && strings.HasPrefix(out, "True")
+	})
 	if after := run(t, edge, "kubectl", "get", "pod", "alone", "-o", "jsonpath={.metadata.uid}"); after != before {
 		t.Errorf("the pod was %s, now it is %s", before, after)
 	}
