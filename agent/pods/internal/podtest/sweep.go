@@ -13,13 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const sweepTries = 200
+const (
+	sweepTries  = 200
+	removeTries = 200
+)
 
 // sweep ends every process that belongs to the folders (shims have one of them
 // as working folder, containers are in the cgroup), then removes mounts,
 // cgroups and files.
-func (d Dirs) sweep() error {
-	return errors.Join(d.halt(), os.RemoveAll(d.Root))
+func (d Dirs) sweep() (err error) {
+	for range removeTries {
+		// Containerd cleans up behind shims that ended, beside us, and adds a name while we remove the others.
+		if err = errors.Join(d.halt(), os.RemoveAll(d.Root)); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+		time.Sleep(waitPause)
+	}
+	return err
 }
 
 func (d Dirs) halt() error {
