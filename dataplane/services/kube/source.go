@@ -59,8 +59,8 @@ type Config struct {
 	// Metrics shows the source's metrics; it may be nil.
 	Metrics prometheus.Registerer
 	// Keep keeps the services for a start at which nobody can be asked; nil keeps nothing.
-	Keep Keeper
-	Logger   *slog.Logger
+	Keep   Keeper
+	Logger *slog.Logger
 }
 
 // Source watches and converts. See [New].
