@@ -1,0 +1,239 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+const (
+	registers = 3
+	// askPause is between two requests of a client, and askLimit bounds one.
+	askPause = 50 * time.Millisecond
+	askLimit = 3 * time.Second
+	// checkLimit bounds the search for an order that explains a history.
+	checkLimit = 30 * time.Second
+)
+
+// access is a read of a register, or a write of a value that is written once only.
+type access struct {
+	Register int
+	Write    bool
+	Value    string
+}
+
+// seen is what an access was told: the value, where it read. An unknown write may have happened, or happen later.
+type seen struct {
+	Value   string
+	Unknown bool
+}
+
+// history records what clients at every host ask of the API and are told.
+type history struct {
+	start time.Time
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+
+	mu       sync.Mutex
+	accesses []porcupine.Operation
+	// acknowledged are the ConfigMaps whose creation was.
+	acknowledged []string
+	lost         int
+}
+
+// staleness notes whether an answer came with a warning: without a quorum reads are served from the past, and say so.
+type staleness struct{ warned bool }
+
+func (s *staleness) HandleWarningHeader(int, string, string) { s.warned = true }
+
+// startHistory has a client at each host read and write registers all the time.
+func startHistory(t *testing.T, run string) *history {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	h := &history{start: time.Now(), stop: stop}
+	client, _ := clientOf(t, hosts[0])
+	for i := range registers {
+		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: registerName(run, i)}, Data: map[string]string{"value": ""}}
+		if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.start = time.Now()
+	for i, host := range hosts {
+		_, config := clientOf(t, host)
+		warnings := &staleness{}
+		config.WarningHandler = warnings
+		h.done.Go(func() { h.ask(ctx, config, warnings, run, i) })
+	}
+	t.Cleanup(func() { stop(); h.done.Wait() })
+	return h
+}
+
+func registerName(run string, i int) string { return fmt.Sprintf("register-%s-%d", run, i) }
+
+func (h *history) ask(ctx context.Context, config *rest.Config, warnings *staleness, run string, number int) {
+	config = rest.CopyConfig(config)
+	config.Timeout = askLimit
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		panic(err) // clientOf made one of it already
+	}
+	maps := client.CoreV1().ConfigMaps("default")
+	random := rand.New(rand.NewPCG(uint64(number), 1))
+	for i := 0; ctx.Err() == nil; i++ {
+		in := access{Register: random.IntN(registers), Write: random.IntN(3) == 0, Value: fmt.Sprintf("%d-%d", number, i)}
+		name := registerName(run, in.Register)
+		warnings.warned = false
+		called, out := time.Since(h.start), seen{}
+		var object *corev1.ConfigMap
+		if in.Write {
+			_, err = maps.Update(context.Background(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"value": in.Value}}, metav1.UpdateOptions{})
+		} else if object, err = maps.Get(context.Background(), name, metav1.GetOptions{}); err == nil {
+			out.Value = object.Data["value"]
+		}
+		out.Unknown = err != nil || warnings.warned
+		h.note(number, in, out, called)
+		if i%4 == 0 {
+			h.create(client, fmt.Sprintf("written-%s-%d-%d", run, number, i))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(askPause):
+		}
+	}
+}
+
+func (h *history) note(number int, in access, out seen, called time.Duration) {
+	returned := time.Since(h.start).Nanoseconds()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if out.Unknown {
+		h.lost++
+		if !in.Write {
+			return // it tells nothing
+		}
+		returned = math.MaxInt64
+	}
+	h.accesses = append(h.accesses, porcupine.Operation{ClientId: number, Input: in, Output: out, Call: called.Nanoseconds(), Return: returned})
+}
+
+func (h *history) create(client kubernetes.Interface, name string) {
+	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"drill": "written"}}}
+	_, err := client.CoreV1().ConfigMaps("default").Create(context.Background(), object, metav1.CreateOptions{})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.acknowledged = append(h.acknowledged, name)
+	} else {
+		h.lost++
+	}
+}
+
+// check ends the clients and proves what they were told: every access fits one order in time, and nothing acknowledged is gone.
+func (h *history) check(t *testing.T) {
+	t.Helper()
+	h.stop()
+	h.done.Wait()
+	for _, host := range hosts {
+		list := writtenAt(t, host)
+		there := map[string]bool{}
+		for _, object := range list.Items {
+			there[object.Name] = true
+		}
+		for _, name := range h.acknowledged {
+			if !there[name] {
+				t.Errorf("through %s: %s was acknowledged and is not there", host, name)
+			}
+		}
+	}
+	if len(h.accesses) == 0 || len(h.acknowledged) == 0 {
+		t.Fatal("no access succeeded: the drill tells nothing")
+	}
+	verdict := porcupine.CheckOperationsTimeout(registerModel(), h.accesses, checkLimit)
+	if verdict != porcupine.Ok {
+		t.Errorf("the history of %d accesses is not linearizable: %v", len(h.accesses), verdict)
+	}
+	t.Logf("%d accesses and %d creations are linearizable; %d requests failed or were answered from the past", len(h.accesses), len(h.acknowledged), h.lost)
+	client, _ := clientOf(t, hosts[0])
+	for _, name := range h.acknowledged {
+		if err := client.CoreV1().ConfigMaps("default").Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
+	}
+}
+
+// writtenAt lists, through the host, what clients wrote. A host that lacked the quorum answers from the past for a moment more,
+// and says so; that is no answer here.
+func writtenAt(t *testing.T, host string) (list *corev1.ConfigMapList) {
+	t.Helper()
+	_, config := clientOf(t, host)
+	warnings := &staleness{}
+	config.WarningHandler = warnings
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := eventually(t, time.Minute, "an answer of the present through "+host, func() (string, bool) {
+		warnings.warned = false
+		list, err = client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{LabelSelector: "drill=written"})
+		return fmt.Sprintf("%v, warned: %v", err, warnings.warned), err == nil && !warnings.warned
+	})
+	if took > time.Second {
+		t.Logf("%s answered from the past for %v more", host, took.Round(time.Millisecond))
+	}
+	return list
+}
+
+// registerModel is one register a partition; "" is its first value.
+func registerModel() porcupine.Model {
+	model := porcupine.NondeterministicModel{
+		Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
+			parts := make([][]porcupine.Operation, registers)
+			for _, one := range all {
+				i := one.Input.(access).Register
+				parts[i] = append(parts[i], one)
+			}
+			return parts
+		},
+		Init: func() []any { return []any{""} },
+		Step: func(state, input, output any) []any {
+			in, out := input.(access), output.(seen)
+			switch {
+			case in.Write && out.Unknown:
+				return []any{state, in.Value}
+			case in.Write:
+				return []any{in.Value}
+			case out.Value == state:
+				return []any{state}
+			}
+			return nil
+		},
+	}
+	return model.ToModel()
+}
+
+func TestRegisterModelTellsAStaleRead(t *testing.T) {
+	write := func(value string, call, back int64) porcupine.Operation {
+		return porcupine.Operation{Input: access{Write: true, Value: value}, Output: seen{}, Call: call, Return: back}
+	}
+	read := func(value string, call, back int64) porcupine.Operation {
+		return porcupine.Operation{ClientId: 1, Input: access{}, Output: seen{Value: value}, Call: call, Return: back}
+	}
+	if !porcupine.CheckOperations(registerModel(), []porcupine.Operation{write("a", 1, 2), read("a", 3, 4)}) {
+		t.Error("a fresh read counts as wrong")
+	}
+	if porcupine.CheckOperations(registerModel(), []porcupine.Operation{write("a", 1, 2), write("b", 3, 4), read("a", 5, 6)}) {
+		t.Error("a stale read counts as right")
+	}
+}
