@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	fields "k8s.io/apimachinery/pkg/util/validation/field"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
@@ -336,10 +338,31 @@ func TestSharedProcessesAndHostNetwork(t *testing.T) {
 	podtest.Wait(t, "nothing is left", func() bool { return len(n.dirs.Left()) == 0 })
 }
 
+// refuseOtherUID has the API refuse, as the real one does, the report of a pod in whose place another stands.
+func refuseOtherUID(n *node) {
+	n.client.PrependReactor("patch", "pods", func(action clienttesting.Action) (bool, kruntime.Object, error) {
+		p := action.(clienttesting.PatchActionImpl)
+		var sent corev1.Pod
+		if err := json.Unmarshal(p.GetPatch(), &sent); err != nil {
+			return true, nil, err
+		}
+		stored, err := n.client.Tracker().Get(p.GetResource(), p.GetNamespace(), p.GetName())
+		if err != nil {
+			return true, nil, err
+		}
+		if sent.UID == stored.(*corev1.Pod).UID {
+			return false, nil, nil
+		}
+		immutable := fields.Invalid(fields.NewPath("metadata", "uid"), sent.UID, "field is immutable")
+		return true, nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), p.GetName(), fields.ErrorList{immutable})
+	})
+}
+
 // TestNamesakeReplacesPod: a pod that went and whose namesake came while nobody watched ends before the other runs on.
 func TestNamesakeReplacesPod(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
+	refuseOtherUID(n)
 	n.client.PrependReactor("delete", "pods", func(action clienttesting.Action) (bool, kruntime.Object, error) {
 		d := action.(clienttesting.DeleteActionImpl)
 		stored, err := n.client.Tracker().Get(d.GetResource(), d.GetNamespace(), d.GetName())

@@ -3,7 +3,9 @@ package pods
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -57,7 +59,7 @@ func (w *worker) reportLocked(ctx context.Context) time.Time {
 		defer w.mu.Unlock()
 		w.reporting = false
 		switch {
-		case err == nil, apierrors.IsNotFound(err):
+		case err == nil, nobody(err):
 			w.fails, w.reportAt, w.rec.Reported = 0, time.Time{}, &status
 		case ctx.Err() == nil:
 			w.failedLocked()
@@ -67,6 +69,19 @@ func (w *worker) reportLocked(ctx context.Context) time.Time {
 		}
 	})
 	return time.Time{}
+}
+
+// nobody tells whether a report found its pod gone, be it that a namesake stands in its place: the API says of that only
+// that the UID in the report is not to be changed.
+func nobody(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var status apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 func (a *Agent) patchStatus(ctx context.Context, pod *corev1.Pod, base, status corev1.PodStatus) error {
