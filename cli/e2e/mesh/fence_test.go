@@ -66,8 +66,8 @@ spec:
 	run(t, by, "lab", "start", "--name", labName, host)
 	run(t, by, "kubectl", "wait", "--for=condition=Ready", "node/"+host, "--timeout=60s")
 	eventually(t, time.Minute, "the old pod to be gone from its host", func() (string, bool) {
-		out, err := try(t, by, "", "lab", "exec", "--name", labName, host, "--", "ls", "/var/log/pods")
-		return fmt.Sprint(out, err), err == nil && !strings.Contains(out, before[0])
+		out, err := try(t, by, "", "lab", "exec", "--name", labName, host, "--", "sh", "-c", "ls /var/log/pods; grep -ls 'pod"+before[0]+"' /proc/[0-9]*/cgroup; true")
+		return fmt.Sprint(out, err), err == nil && !strings.Contains(out, before[0]) && !strings.Contains(out, "cgroup")
 	})
 	if now := strings.Fields(run(t, by, get...)); !slices.Equal(now, after) {
 		t.Errorf("the return changed the pod: %v, was %v", now, after)
