@@ -187,7 +187,7 @@ func (n *node) openControl(context.Context) (err error) {
 			return metadata.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: groups}))
 		},
 		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory,
-		CA: n.keys.Cluster().CertPEM(), ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
+		CA: n.keys.Cluster().CertPEM(), Sign: n.keys.SignRequest, ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
 		Binder: batchBinder{n.api}, Budgets: n.budgets(),
 	})
 	if err != nil {

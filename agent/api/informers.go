@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/informers/admissionregistration"
 	"k8s.io/client-go/informers/apps"
 	"k8s.io/client-go/informers/batch"
+	"k8s.io/client-go/informers/certificates"
 	"k8s.io/client-go/informers/coordination"
 	"k8s.io/client-go/informers/core"
 	"k8s.io/client-go/informers/discovery"
@@ -88,6 +89,11 @@ func (f *directInformers) Apps() apps.Interface { return apps.New(f, metav1.Name
 
 // Batch implements informers.SharedInformerFactory.
 func (f *directInformers) Batch() batch.Interface { return batch.New(f, metav1.NamespaceAll, nil) }
+
+// Certificates implements informers.SharedInformerFactory.
+func (f *directInformers) Certificates() certificates.Interface {
+	return certificates.New(f, metav1.NamespaceAll, nil)
+}
 
 // Coordination implements informers.SharedInformerFactory.
 func (f *directInformers) Coordination() coordination.Interface {

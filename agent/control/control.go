@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/control/addresses"
+	"github.com/podvine/podvine/agent/control/certificates"
 	"github.com/podvine/podvine/agent/control/endpoints"
 	"github.com/podvine/podvine/agent/control/gc"
 	"github.com/podvine/podvine/agent/control/loop"
@@ -62,6 +63,8 @@ type Config struct {
 	Liveness nodes.Liveness
 	// CA is the bundle, in PEM, that pods verify the API with.
 	CA []byte
+	// Sign certifies what approved requests ask for. Required.
+	Sign certificates.Sign
 	// ServiceRanges are the cluster's service CIDRs, one or one of each family, primary first.
 	ServiceRanges []string
 	// PodRanges that nodes' blocks come from; empty is 10.244.0.0/16.
@@ -184,7 +187,11 @@ func (c *Control) addNamespaces(cfg Config) error {
 	_, policyErr := add(c, "validatingadmissionpolicy-status", func(registry *prometheus.Registry) (*policies.Loop, error) {
 		return policies.New(policies.Config{Client: cfg.ClientFor(NamePolicyStatus), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
-	return errors.Join(namespaceErr, accountErr, caErr, quotaErr, policyErr)
+	_, certificateErr := add(c, "certificate", func(registry *prometheus.Registry) (*certificates.Loop, error) {
+		return certificates.New(loop.Wiring{Client: cfg.ClientFor(NameCertificates), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry}, cfg.Sign)
+	})
+	podCertificateErr := addController(c, cfg, "podcertificaterequestcleaner", NamePodCertificates, certificates.NewPodCleaner)
+	return errors.Join(namespaceErr, accountErr, caErr, quotaErr, policyErr, certificateErr, podCertificateErr)
 }
 
 func (c *Control) addNodes(cfg Config) (err error) {

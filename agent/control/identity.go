@@ -22,6 +22,8 @@ const (
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"
 	NamePolicyStatus     = "validatingadmissionpolicy-status-controller"
+	NameCertificates     = "certificate-controller"
+	NamePodCertificates  = "podcertificaterequestcleaner"
 	NameQuota            = "resourcequota-controller"
 	NameRootCA           = "root-ca-cert-publisher"
 	NameNode             = "node-controller"

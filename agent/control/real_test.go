@@ -34,6 +34,7 @@ const patience = 60 * time.Second
 type real struct {
 	*testing.T
 	kubernetes.Interface
+	cluster *apitest.Cluster
 }
 
 func startReal(t *testing.T) *real {
@@ -46,7 +47,7 @@ func startReal(t *testing.T) *real {
 	c, err := control.New(control.Config{
 		ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
 		MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
-		Informers:   cluster.Server.Informers(), Liveness: allAlive{}, CA: []byte("PEM"), ServiceRanges: []string{"10.96.0.0/12"},
+		Informers:   cluster.Server.Informers(), Liveness: allAlive{}, CA: []byte("PEM"), Sign: cluster.PKI.SignRequest, ServiceRanges: []string{"10.96.0.0/12"},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
@@ -62,7 +63,7 @@ func startReal(t *testing.T) *real {
 			t.Errorf("Run ended with %v", err)
 		}
 	})
-	return &real{t, cluster.Client(t)}
+	return &real{t, cluster.Client(t), cluster}
 }
 
 func (r *real) must(err error) {
@@ -177,6 +178,7 @@ func TestOnARealAPI(t *testing.T) {
 	}
 	r.counts(ctx)
 	r.checksPolicies(ctx)
+	r.certifies(ctx)
 	r.keepsOthers(ctx)
 	r.runsJobs(ctx)
 	r.collects(ctx)
