@@ -93,6 +93,8 @@ func (m *mesh) close() {
 			m.t.Error(err)
 		}
 	}
+	// raft answers connections in goroutines that its Shutdown does not wait for.
+	m.net.Close()
 }
 
 func (m *mesh) ready(id string) {

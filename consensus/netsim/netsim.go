@@ -39,6 +39,8 @@ type Network struct {
 	conns     map[*conn]struct{}
 	dials     int
 	delay     func() time.Duration
+	writes    sync.WaitGroup
+	closed    bool
 }
 
 // New returns a network without hosts.
@@ -128,6 +130,17 @@ func (n *Network) Kill(node string) {
 			delete(n.listeners, a)
 		}
 	}
+}
+
+// Close breaks all connections and waits until no write is on its way any more. No host may be in use after it.
+func (n *Network) Close() {
+	n.mu.Lock()
+	n.closed = true
+	for c := range n.conns {
+		c.breakLocked()
+	}
+	n.mu.Unlock()
+	n.writes.Wait()
 }
 
 // Dial connects to a node's listener for the protocol.
@@ -235,6 +248,12 @@ func (c *conn) PeerID() string { return c.to }
 // Write implements net.Conn. Over a cut link everything is lost, and what follows it too.
 func (c *conn) Write(p []byte) (int, error) {
 	c.net.mu.Lock()
+	if c.net.closed {
+		c.net.mu.Unlock()
+		return 0, net.ErrClosed
+	}
+	c.net.writes.Add(1)
+	defer c.net.writes.Done()
 	delay := c.net.delay
 	c.net.mu.Unlock()
 	if delay != nil {
