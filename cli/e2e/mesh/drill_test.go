@@ -42,7 +42,7 @@ func inflict(t *testing.T, args ...string) {
 }
 
 // last keeps a fault for a while.
-func last(t *testing.T, span time.Duration) {
+func last(t testing.TB, span time.Duration) {
 	t.Helper()
 	select {
 	case <-t.Context().Done():

@@ -106,7 +106,7 @@ func importImage() error {
 func kubeconfig(host string) string { return filepath.Join(folder, host) }
 
 // run runs podvine against the host's API and returns what it printed; a failure ends the test.
-func run(t *testing.T, host string, args ...string) string {
+func run(t testing.TB, host string, args ...string) string {
 	t.Helper()
 	out, err := try(t, host, "", args...)
 	if err != nil {
@@ -115,7 +115,7 @@ func run(t *testing.T, host string, args ...string) string {
 	return out
 }
 
-func try(t *testing.T, host, stdin string, args ...string) (string, error) {
+func try(t testing.TB, host, stdin string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), commandLimit) // a clean-up runs commands too
 	defer cancel()
@@ -126,7 +126,7 @@ func try(t *testing.T, host, stdin string, args ...string) (string, error) {
 }
 
 // clientOf reaches the API at the host.
-func clientOf(t *testing.T, host string) (kubernetes.Interface, *rest.Config) {
+func clientOf(t testing.TB, host string) (kubernetes.Interface, *rest.Config) {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig(host))
 	if err != nil {
@@ -146,7 +146,7 @@ type status struct {
 	Alive          bool
 }
 
-func members(t *testing.T, host string) map[string]status {
+func members(t testing.TB, host string) map[string]status {
 	t.Helper()
 	var list []status
 	if err := json.Unmarshal([]byte(run(t, host, "members", "-o", "json")), &list); err != nil {
@@ -163,7 +163,7 @@ func members(t *testing.T, host string) map[string]status {
 }
 
 // eventually asks until the condition holds; it fails the test with the last answer when it does not in time.
-func eventually(t *testing.T, limit time.Duration, what string, condition func() (string, bool)) time.Duration {
+func eventually(t testing.TB, limit time.Duration, what string, condition func() (string, bool)) time.Duration {
 	t.Helper()
 	const pause = 100 * time.Millisecond
 	begun := time.Now()

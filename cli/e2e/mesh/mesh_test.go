@@ -168,7 +168,7 @@ func TestQuorumOutlivesItsLeader(t *testing.T) {
 	run(t, leader, "kubectl", "delete", "configmap", "before", "after")
 }
 
-func quorumOf(t *testing.T, host string) (status quorum.Status) {
+func quorumOf(t testing.TB, host string) (status quorum.Status) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(run(t, host, "quorum", "-o", "json")), &status); err != nil {
 		t.Fatal(err)
@@ -357,7 +357,7 @@ func TestKubeconfigListsAllMembers(t *testing.T) {
 }
 
 // healthy waits until three voters vote: a quorum that changes may be one death from being lost.
-func healthy(t *testing.T) {
+func healthy(t testing.TB) {
 	t.Helper()
 	eventually(t, 2*time.Minute, "three voters", func() (string, bool) {
 		status := quorumOf(t, "h1")
@@ -366,7 +366,7 @@ func healthy(t *testing.T) {
 }
 
 // answering waits until the host's API answers: an agent that takes another role starts anew.
-func answering(t *testing.T, host string) {
+func answering(t testing.TB, host string) {
 	t.Helper()
 	eventually(t, time.Minute, host+" to answer", func() (string, bool) {
 		out, err := try(t, host, "", "kubectl", "get", "--raw", "/readyz")
@@ -439,14 +439,7 @@ func TestDeadHostIsReplacedAndReturns(t *testing.T) {
 func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
 	healthy(t)
 	before := members(t, "h1")["h3"]
-	run(t, "h1", "lab", "kill", "--name", labName, "h3")
-	eventually(t, 30*time.Second, "the death to be known", func() (string, bool) {
-		known := members(t, "h1")["h3"]
-		return fmt.Sprint(known), !known.Alive
-	})
-	if err := os.Remove("/var/lib/podvine/labs/" + labName + "/hosts/h3/disk.img"); err != nil {
-		t.Fatal(err)
-	}
+	wipe(t, "h3")
 	run(t, "h1", "lab", "up", "--name", labName, "--hosts", fmt.Sprint(len(hosts)))
 	eventually(t, 30*time.Second, "the new h3 to be the only one", func() (string, bool) {
 		known := members(t, "h2")
@@ -471,4 +464,18 @@ func TestWipedMachineRejoinsUnderItsName(t *testing.T) {
 		t.Errorf("the new h3 holds the image already: %v", on)
 	}
 	runOn(t, "h3", "on-the-new", appImage)
+}
+
+// wipe kills a host and takes its disk; its death is known when it returns.
+func wipe(t testing.TB, host string) {
+	t.Helper()
+	by := other(host)
+	run(t, by, "lab", "kill", "--name", labName, host)
+	eventually(t, 30*time.Second, "the death to be known", func() (string, bool) {
+		known := members(t, by)[host]
+		return fmt.Sprint(known), !known.Alive
+	})
+	if err := os.Remove("/var/lib/podvine/labs/" + labName + "/hosts/" + host + "/disk.img"); err != nil {
+		t.Fatal(err)
+	}
 }
