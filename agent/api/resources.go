@@ -51,6 +51,7 @@ import (
 // Resources returns every built-in kind that is served. A kind is installed by being in this list. access returns
 // what answers questions about users and their rights; it is called when requests are served.
 func Resources(access func() reviews.Access) []kinds.Resource {
+	disruptions := &poddisruptionbudget.Guard{}
 	return slices.Concat(
 		[]kinds.Resource{
 			componentstatus.Resource(),
@@ -69,8 +70,8 @@ func Resources(access func() reviews.Access) []kinds.Resource {
 			node.Resource(),
 			persistentvolume.Resource(),
 			persistentvolumeclaim.Resource(),
-			pod.Resource(),
-			poddisruptionbudget.Resource(),
+			pod.Guarded(disruptions),
+			poddisruptionbudget.Resource(disruptions),
 			podtemplate.Resource(),
 			replicaset.Resource(),
 			replicationcontroller.Resource(),

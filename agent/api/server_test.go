@@ -34,6 +34,7 @@ func TestServer(t *testing.T) {
 	story("webhooks", testWebhooks)
 	story("policies", testPolicies)
 	story("quotas", testQuotas)
+	story("evictions", testEvictions)
 	story("limit ranges", testLimitRanges)
 	story("default classes", testDefaultClasses)
 }

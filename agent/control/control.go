@@ -28,6 +28,7 @@ import (
 
 	"github.com/podvine/podvine/agent/control/addresses"
 	"github.com/podvine/podvine/agent/control/certificates"
+	"github.com/podvine/podvine/agent/control/disruption"
 	"github.com/podvine/podvine/agent/control/endpoints"
 	"github.com/podvine/podvine/agent/control/gc"
 	"github.com/podvine/podvine/agent/control/loop"
@@ -83,6 +84,7 @@ type Control struct {
 	loops []member
 	nodes *nodes.Loop
 	gc    *gc.Loop
+	kinds *loop.Kinds
 }
 
 type runner interface {
@@ -100,7 +102,7 @@ func New(cfg Config) (*Control, error) {
 	if cfg.ClientFor == nil || cfg.MetadataFor == nil || cfg.Informers == nil || cfg.Logger == nil {
 		return nil, errors.New("make control loops: ClientFor, MetadataFor, Informers and Logger are required")
 	}
-	c := &Control{log: cfg.Logger}
+	c := &Control{log: cfg.Logger, kinds: loop.NewKinds(cfg.ClientFor(NameQuota).Discovery())}
 	for _, add := range []func(Config) error{c.addScheduler, c.addWorkloads, c.addProtection, c.addNamespaces, c.addNodes, c.addCollector, c.addServices} {
 		if err := add(cfg); err != nil {
 			return nil, err
@@ -138,6 +140,8 @@ func (c *Control) addWorkloads(cfg Config) error {
 		addController(c, cfg, "daemonset", NameDaemonSet, daemonset.New),
 		addController(c, cfg, "job", NameJob, job.New),
 		addController(c, cfg, "replicationmanager", NameReplication, replicationcontroller.New),
+		addController(c, cfg, "disruption", NameDisruption, func(w loop.Wiring) (*disruption.Loop, error) { return disruption.New(w, c.kinds) }),
+		addController(c, cfg, "stale-pod-disruption", NameDisruption, disruption.NewStale),
 		protectionErr)
 }
 
@@ -259,9 +263,12 @@ func (c *Control) keep(ctx context.Context, m member) {
 // NodeChanged has a node looked at now: its liveness changed. Safe for concurrent use, also outside of Run.
 func (c *Control) NodeChanged(node string) { c.nodes.Trigger(node) }
 
-// KindsChanged has the collector ask which kinds there are: a custom resource or an API service came or went.
+// KindsChanged has the loops ask which kinds there are: a custom resource or an API service came or went.
 // Safe for concurrent use, also outside of Run.
-func (c *Control) KindsChanged() { c.gc.Rediscover() }
+func (c *Control) KindsChanged() {
+	c.gc.Rediscover()
+	c.kinds.Changed()
+}
 
 // Registries are the loops' metrics by loop name. One registry each: stock dashboards want the workqueue and
 // scheduler metrics under Kubernetes' names, once a component.

@@ -18,6 +18,7 @@ const (
 	NameClassProtection  = "volumeattributesclass-protection-controller"
 	NameDaemonSet        = "daemon-set-controller"
 	NameJob              = "job-controller"
+	NameDisruption       = "disruption-controller"
 	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"
 	NameServiceAccount   = "service-account-controller"

@@ -180,6 +180,7 @@ func TestOnARealAPI(t *testing.T) {
 	r.checksPolicies(ctx)
 	r.certifies(ctx)
 	r.keepsOthers(ctx)
+	r.guards(ctx)
 	r.runsJobs(ctx)
 	r.collects(ctx)
 	r.ends(ctx)

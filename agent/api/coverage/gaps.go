@@ -111,8 +111,6 @@ func otherGaps() []Gap {
 		{Kind: "HorizontalPodAutoscaler", Field: "spec.maxReplicas", Effect: "nothing is scaled"},
 		{Kind: "Job", Field: "spec.ttlSecondsAfterFinished", Effect: "the job is kept"},
 		{Kind: "CronJob", Field: "spec.jobTemplate", Effect: "no jobs are started"},
-		{Kind: "PodDisruptionBudget", Field: "spec.minAvailable", Effect: "evictions are not held back: nothing counts the pods yet"},
-		{Kind: "PodDisruptionBudget", Field: "spec.maxUnavailable", Effect: "evictions are not held back: nothing counts the pods yet"},
 		{Kind: "NetworkPolicy", Field: "spec.policyTypes", Effect: "no traffic is refused"},
 	}
 }

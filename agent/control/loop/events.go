@@ -16,3 +16,6 @@ func NewRecorder(client kubernetes.Interface, component string) (recorder record
 	broadcaster.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	return broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: component}), broadcaster.Shutdown
 }
+
+// Event is what a decision has to tell of an object.
+type Event struct{ Type, Reason, Message string }

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -16,6 +17,9 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/util/dryrun"
 )
+
+// evictionTries bounds how often an eviction looks at a pod that is changed all the time, as in Kubernetes.
+const evictionTries = 20
 
 // evictionREST is pods/eviction: a deletion that asks the guard first. Pods that serve nobody go without asking.
 type evictionREST struct {
@@ -52,24 +56,52 @@ func (r *evictionREST) Create(ctx context.Context, name string, obj runtime.Obje
 	if err != nil {
 		return nil, err
 	}
-	p, err := getPod(ctx, r.store, name)
-	if err != nil {
-		return nil, err
-	}
 	if validate != nil {
 		if err := validate(ctx, eviction.DeepCopyObject()); err != nil {
 			return nil, err
 		}
 	}
-	if r.guard != nil && serves(p) {
-		if err := r.guard.Disrupt(ctx, p, dryrun.IsDryRun(how.DryRun)); err != nil {
-			return nil, err
+	for range evictionTries {
+		var again bool
+		if again, err = r.evict(ctx, name, how.DeepCopy()); !again {
+			break
 		}
 	}
-	if err := r.remove(ctx, p, how); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return &metav1.Status{Status: metav1.StatusSuccess}, nil
+}
+
+// evict looks at the pod and deletes it, if it may go. again tells that it was changed between the two.
+func (r *evictionREST) evict(ctx context.Context, name string, how *metav1.DeleteOptions) (again bool, err error) {
+	p, err := getPod(ctx, r.store, name)
+	if err != nil {
+		return false, err
+	}
+	given := cmp.Or(how.Preconditions, &metav1.Preconditions{})
+	how.Preconditions = &metav1.Preconditions{UID: cmp.Or(given.UID, &p.UID), ResourceVersion: given.ResourceVersion}
+	asSeen := func() { how.Preconditions.ResourceVersion = cmp.Or(given.ResourceVersion, &p.ResourceVersion) }
+	switch {
+	case p.Status.Phase == corev1.PodPending && p.DeletionTimestamp == nil:
+		asSeen() // by now it may run, and be missed
+		err := r.remove(ctx, name, how)
+		return apierrors.IsConflict(err) && given.ResourceVersion == nil && *how.Preconditions.UID == p.UID, err
+	case !serves(p) || r.guard == nil:
+		return false, r.remove(ctx, name, how)
+	}
+	unlessChanged, err := r.guard.Disrupt(ctx, p, dryrun.IsDryRun(how.DryRun))
+	if err != nil {
+		return false, err
+	}
+	if unlessChanged != nil {
+		asSeen()
+	}
+	err = r.remove(ctx, name, how)
+	if apierrors.IsConflict(err) && unlessChanged != nil && given.ResourceVersion == nil {
+		return false, unlessChanged
+	}
+	return false, err
 }
 
 // deletion returns how the pod is to be deleted: as the eviction says, with the request's dry run.
@@ -96,27 +128,22 @@ func serves(p *corev1.Pod) bool {
 	return !ended && p.Status.Phase != corev1.PodPending && p.DeletionTimestamp == nil
 }
 
-// remove notes on the pod why it goes, and deletes it. The pod must still be the one that was judged.
-func (r *evictionREST) remove(ctx context.Context, p *corev1.Pod, how *metav1.DeleteOptions) error {
+// remove notes on the pod why it goes, and deletes it. A resource version that the pod must have is that before the note.
+func (r *evictionREST) remove(ctx context.Context, name string, how *metav1.DeleteOptions) error {
 	if !dryrun.IsDryRun(how.DryRun) && r.status != nil {
-		noted, err := r.note(ctx, p, how)
+		noted, err := r.note(ctx, name, how)
 		if err != nil {
 			return err
 		}
-		p = noted
+		if how.Preconditions.ResourceVersion != nil {
+			how.Preconditions.ResourceVersion = &noted.ResourceVersion
+		}
 	}
-	if how.Preconditions == nil {
-		how.Preconditions = &metav1.Preconditions{}
-	}
-	if how.Preconditions.UID == nil {
-		how.Preconditions.UID = &p.UID
-	}
-	how.Preconditions.ResourceVersion = &p.ResourceVersion
-	_, _, err := r.store.Delete(ctx, p.Name, rest.ValidateAllObjectFunc, how)
+	_, _, err := r.store.Delete(ctx, name, rest.ValidateAllObjectFunc, how)
 	return err
 }
 
-func (r *evictionREST) note(ctx context.Context, p *corev1.Pod, how *metav1.DeleteOptions) (*corev1.Pod, error) {
+func (r *evictionREST) note(ctx context.Context, name string, how *metav1.DeleteOptions) (*corev1.Pod, error) {
 	change := func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
 		was, ok := old.(*corev1.Pod)
 		if !ok {
@@ -125,17 +152,17 @@ func (r *evictionREST) note(ctx context.Context, p *corev1.Pod, how *metav1.Dele
 		now := was.DeepCopy()
 		if c := how.Preconditions; c != nil {
 			if c.UID != nil && *c.UID != now.UID {
-				return nil, apierrors.NewConflict(corev1.Resource("pods"), p.Name, fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *c.UID, now.UID))
+				return nil, apierrors.NewConflict(corev1.Resource("pods"), name, fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *c.UID, now.UID))
 			}
 			if c.ResourceVersion != nil && *c.ResourceVersion != now.ResourceVersion {
-				return nil, apierrors.NewConflict(corev1.Resource("pods"), p.Name, fmt.Errorf("precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *c.ResourceVersion, now.ResourceVersion))
+				return nil, apierrors.NewConflict(corev1.Resource("pods"), name, fmt.Errorf("precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *c.ResourceVersion, now.ResourceVersion))
 			}
 		}
 		setCondition(&now.Status, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
 			Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting", LastTransitionTime: metav1.Now()})
 		return now, nil
 	}
-	obj, _, err := r.status.Update(ctx, p.Name, rest.DefaultUpdatedObjectInfo(nil, change), rest.ValidateAllObjectFunc,
+	obj, _, err := r.status.Update(ctx, name, rest.DefaultUpdatedObjectInfo(nil, change), rest.ValidateAllObjectFunc,
 		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return nil, err

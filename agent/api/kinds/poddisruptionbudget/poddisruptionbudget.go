@@ -1,8 +1,8 @@
 // Package poddisruptionbudget serves policy/v1 PodDisruptionBudget: how many of an application's pods must stay while nodes are
 // drained.
 //
-// The loop that counts is agent/control/disruption; evictions are answered by agent/api/kinds/pod. Everything is a pure function
-// and safe for concurrent use. Test with `go test ./agent/api/kinds/poddisruptionbudget`.
+// The loop that counts is agent/control/disruption; evictions are answered by agent/api/kinds/pod, which asks [Guard]. All but the
+// guard is pure and safe for concurrent use. Test with `go test ./agent/api/kinds/poddisruptionbudget`.
 package poddisruptionbudget
 
 import (
@@ -13,14 +13,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 	"github.com/podvine/podvine/agent/api/kinds/workload"
 )
 
-// Resource returns the kind.
-func Resource() kinds.Resource {
+// Resource returns the kind, and has guard decide by the budgets that it stores; nil is nobody's.
+func Resource(guard *Guard) kinds.Resource {
 	return &kinds.Kind[*policyv1.PodDisruptionBudget]{
 		GroupVersion: policyv1.SchemeGroupVersion,
 		Kind:         "PodDisruptionBudget",
@@ -47,6 +49,12 @@ func Resource() kinds.Resource {
 		Status: &kinds.Status[*policyv1.PodDisruptionBudget]{
 			PrepareForUpdate: func(_ context.Context, b, old *policyv1.PodDisruptionBudget) { b.Spec = old.Spec },
 			ValidateUpdate:   validateStatusUpdate,
+		},
+		Extend: func(_ kinds.Env, store, status *genericregistry.Store, _ map[string]rest.Storage) error {
+			if guard != nil {
+				guard.store, guard.status = store, status
+			}
+			return nil
 		},
 	}
 }

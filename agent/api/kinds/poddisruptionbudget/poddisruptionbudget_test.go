@@ -21,7 +21,7 @@ func TestFields(t *testing.T) {
 		return status("conditions[]."+field, `{"conditions":[{`+values+`}]}`, err)
 	}
 	const whole = `"type":"A","status":"True","reason":"R","message":"m","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"`
-	kindtest.Run(t, kindtest.Table{Resource: Resource(), Base: base, Rows: []kindtest.Row{
+	kindtest.Run(t, kindtest.Table{Resource: Resource(nil), Base: base, Rows: []kindtest.Row{
 		{Field: "spec", Class: kindtest.Invalid, Patch: spec(`{"maxUnavailable":1}`), Error: "Invalid spec"},
 		{Field: "spec.minAvailable", Class: kindtest.Invalid, Patch: spec(`{"minAvailable":-1}`), Error: "Invalid spec.minAvailable"},
 		{Field: "spec.minAvailable", Class: kindtest.Invalid, Patch: spec(`{"minAvailable":"101%"}`), Error: "Invalid spec.minAvailable"},

@@ -48,9 +48,6 @@ type Creation struct {
 	Failures, Ignored int
 }
 
-// Event is told of the job.
-type Event struct{ Type, Reason, Message string }
-
 // Plan is one step. Its parts are done in the order in which they stand here: a pod is let go only when its end stands in
 // the status, so that each is counted, and once.
 type Plan struct {
@@ -60,7 +57,7 @@ type Plan struct {
 	Status         batchv1.JobStatus
 	// Free are pods that lose the finalizer.
 	Free   []*v1.Pod
-	Events []Event
+	Events []loop.Event
 	Again  time.Duration
 }
 
@@ -324,7 +321,7 @@ func (r *run) again(after time.Duration) {
 }
 
 func (r *run) event(kind, reason, message string) {
-	r.plan.Events = append(r.plan.Events, Event{kind, reason, message})
+	r.plan.Events = append(r.plan.Events, loop.Event{Type: kind, Reason: reason, Message: message})
 }
 
 func (r *run) condition(t batchv1.JobConditionType, status v1.ConditionStatus, reason, message string) {
