@@ -12,8 +12,11 @@ const ignored = -1
 
 // scan is the state of choosing among the nodes for one pod; its memory is used again for the next.
 type scan struct {
-	number   uint64
+	number uint64
+	// feasible are the nodes that are compared, sizes how many each stands for: nil when for itself.
 	feasible []int32
+	sizes    []int32
+	counts   []int32 // the memory of sizes
 	crowds   []int64 // of the feasible nodes
 	ties     []int32
 
@@ -28,18 +31,32 @@ func newScan() *scan {
 // best finds the node with the highest score; among equals chance decides. Negative: none fits.
 func (d *decider) best(e *evaluated) int {
 	s := d.memo.scan
-	s.ties = s.ties[:0]
-	if e.alone() {
+	s.ties, s.sizes = s.ties[:0], nil
+	grouped := false
+	switch {
+	case e.alone():
 		s.highest(e)
-	} else {
+	case d.memo.grouped(e):
+		grouped = true
+		s.findGroups(e)
+	default:
 		s.find(e)
+	}
+	if !e.alone() {
 		s.spread(e)
 		s.compare(e)
 	}
 	if len(s.ties) == 0 {
 		return -1
 	}
-	return int(s.ties[d.rng.IntN(len(s.ties))])
+	if !grouped {
+		return int(s.ties[d.rng.IntN(len(s.ties))])
+	}
+	var total int32
+	for _, i := range s.ties {
+		total += e.groups.slots[e.groups.of[i]].size
+	}
+	return e.groups.pick(s.ties, d.rng.IntN(int(total)))
 }
 
 // alone tells whether a node's rating is all that tells it from others.
@@ -61,28 +78,56 @@ func (s *scan) highest(e *evaluated) {
 	}
 }
 
-// find lists the feasible nodes and the extremes of their raw scores.
-func (s *scan) find(e *evaluated) {
+func (s *scan) begin() {
 	for _, scale := range []*scale{&s.taints, &s.preference, &s.attraction, &s.crowd} {
 		scale.reset()
 	}
-	filters, pulling := e.related.filters(), e.related.pulling != 0
-	s.feasible, s.crowds = slices.Grow(s.feasible[:0], len(e.ratings)), s.crowds[:0]
-	feasible := s.feasible[:0:len(e.ratings)]
+	s.feasible, s.crowds = s.feasible[:0], s.crowds[:0]
+}
+
+// find lists the feasible nodes and the extremes of their raw scores.
+func (s *scan) find(e *evaluated) {
+	s.begin()
+	filters := e.related.filters()
 	for i, rating := range e.ratings {
-		if rating < 0 || filters && e.related.filter(i) != fits {
-			continue
-		}
-		feasible = append(feasible, int32(i))
-		if e.uneven > 0 {
-			s.taints.observe(int64(e.candidates[i].intolerable))
-			s.preference.observe(int64(e.candidates[i].preference))
-		}
-		if pulling {
-			s.attraction.observe(e.related.attraction(i))
+		if rating >= 0 && (!filters || e.related.filter(i) == fits) {
+			s.feasible = append(s.feasible, int32(i))
+			s.observe(e, i)
 		}
 	}
-	s.feasible = feasible
+}
+
+// findGroups is find by one node of each group.
+func (s *scan) findGroups(e *evaluated) {
+	s.begin()
+	filters := e.related.filters()
+	s.sizes = s.counts[:0]
+	for k := range e.groups.slots {
+		g := &e.groups.slots[k]
+		if i := int(g.any); g.size > 0 && (!filters || e.related.filter(i) == fits) {
+			s.feasible, s.sizes = append(s.feasible, g.any), append(s.sizes, g.size)
+			s.observe(e, i)
+		}
+	}
+	s.counts = s.sizes
+}
+
+func (s *scan) observe(e *evaluated, i int) {
+	if e.uneven > 0 {
+		s.taints.observe(int64(e.candidates[i].intolerable))
+		s.preference.observe(int64(e.candidates[i].preference))
+	}
+	if e.related.pulling != 0 {
+		s.attraction.observe(e.related.attraction(i))
+	}
+}
+
+// size is how many nodes the k-th feasible one stands for.
+func (s *scan) size(k int) int {
+	if s.sizes == nil {
+		return 1
+	}
+	return int(s.sizes[k])
 }
 
 // compare lists those of the feasible nodes that score highest. What is the same for all nodes is left out.
@@ -150,19 +195,15 @@ func (s *scan) spread(e *evaluated) {
 // with a feasible node; nodes without the label are one domain together where they are not left out.
 func (s *scan) weigh(e *evaluated, soft []spreading) {
 	s.number++
-	counted := len(s.feasible)
-	every := e.related.c.relations.byDefault
+	counted := 0
 	for k := range soft {
 		c := &soft[k]
 		c.places, c.byNode = e.related.topologies[c.topology].of, c.term.key == v1.LabelHostname
 		c.slack = float64(c.term.maxSkew - 1)
 	}
-	if !every {
-		counted = 0
-		for _, i := range s.feasible {
-			if e.related.labelled(soft, int(i)) {
-				counted++
-			}
+	for k, i := range s.feasible {
+		if e.related.labelled(soft, int(i)) {
+			counted += s.size(k)
 		}
 	}
 	for k := range soft {
@@ -176,14 +217,18 @@ func (s *scan) weigh(e *evaluated, soft []spreading) {
 
 // domains counts those that have a feasible node that is not left out.
 func (s *scan) domains(e *evaluated, soft []spreading, c *spreading) (size int) {
-	every, bare := e.related.c.relations.byDefault, 0
-	for _, i := range s.feasible {
+	every, bare, shared := e.related.c.relations.byDefault, 0, e.related.topologies[c.topology].shared()
+	for k, i := range s.feasible {
 		if !every && !e.related.labelled(soft, int(i)) {
 			continue
 		}
 		domain := c.places[i]
 		if domain == none {
 			bare = 1
+			continue
+		}
+		if !shared {
+			size += s.size(k)
 			continue
 		}
 		for int(domain) >= len(c.stamps) {

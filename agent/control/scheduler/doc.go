@@ -9,8 +9,9 @@
 // yet (persistent volume claims, resource claims) is refused by name, never ignored.
 //
 // How it is fast: nodes are immutable values, so a class of equal pods remembers what it made of each node and
-// looks again only at those that changed ([Memo]), and keeps the counts of pods in topology domains up; placing one
-// more pod of a class is a scan of a few integers a node. Every node is always considered; there is no sampling.
+// looks again only at those that changed ([Memo]), and keeps the counts of pods in topology domains up. Nodes that nothing
+// tells apart are compared once for all of them; where nodes differ too much for that, placing one more pod of a class is a
+// scan of a few integers a node. Every node is always considered; there is no sampling.
 //
 // Ownership: the loop writes pods/binding, the PodScheduled and DisruptionTarget conditions, nominations and events,
 // and deletes victims, nothing else. The [Cache] is

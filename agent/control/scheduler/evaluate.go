@@ -14,6 +14,7 @@ type evaluated struct {
 	ratings []int32
 	uneven  int
 	related *related
+	groups  groups
 	// holders are the nodes that have each image of the class, present how many nodes there are: what the images'
 	// scores were computed with.
 	holders []int64
@@ -55,6 +56,7 @@ func (c *candidate) uneven() bool { return c.intolerable != 0 || c.preference !=
 
 // rate brings the rating of a candidate that changed up to date.
 func (e *evaluated) rate(i int) {
+	e.groups.touch(i)
 	e.ratings[i] = unfit
 	if v := &e.candidates[i]; v.fits {
 		e.ratings[i] = v.room + weightImages*v.image
@@ -67,6 +69,7 @@ func (e *evaluated) refresh(d *decider) {
 		e.nodes, e.seen, e.candidates = make([]evaluation, count), make([]*Node, count), make([]candidate, count)
 		e.ratings, e.uneven = make([]int32, count), 0
 		e.related, e.holders, e.run = newRelated(e.c, count), make([]int64, len(e.c.images)), 0
+		e.groups = groups{wait: d.memo.grouping.after}
 	}
 	if e.run == d.memo.run {
 		for _, i := range d.changes[e.change:] {

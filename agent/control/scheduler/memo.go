@@ -13,15 +13,18 @@ type Memo struct {
 	classes map[string]*evaluated
 	clock   uint64
 	// run counts the calls of Decide.
-	run     uint64
-	scratch evaluated
-	scan    *scan
+	run      uint64
+	scratch  evaluated
+	scan     *scan
+	grouping grouping
 	// namespaces that the classes were compiled with.
 	namespaces *Namespaces
 }
 
 // NewMemo makes an empty memo.
-func NewMemo() *Memo { return &Memo{classes: map[string]*evaluated{}, scan: newScan()} }
+func NewMemo() *Memo {
+	return &Memo{classes: map[string]*evaluated{}, scan: newScan(), grouping: usualGrouping()}
+}
 
 // class finds or compiles the pod's class.
 func (m *Memo) class(pod *Pod, view *View) *evaluated {

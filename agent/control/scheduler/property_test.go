@@ -161,6 +161,8 @@ func TestDecideEqualsReference(t *testing.T) {
 		d := &duel{T: t, cache: NewCache(), memo: NewMemo(), ours: rand.New(rand.NewPCG(seed, 0)), theirs: rand.New(rand.NewPCG(seed, 0)),
 			ref: &reference{nodes: drawNodes(t), on: map[string][]*v1.Pod{}, nominated: map[string][]*v1.Pod{}, evicting: map[string]bool{},
 				budgets: drawBudgets(t)}}
+		most := rapid.SampledFrom([]int{0, 2, 100}).Draw(t, "groups")
+		d.memo.grouping = grouping{after: rapid.IntRange(0, 2).Draw(t, "after"), most: func(int) int { return most }}
 		for _, n := range d.ref.nodes {
 			d.cache.SetNode(n)
 		}
@@ -187,6 +189,7 @@ func TestDecideEqualsReference(t *testing.T) {
 			}
 			d.tell()
 			d.change()
+			d.move()
 		}
 	})
 }
@@ -251,6 +254,18 @@ func names(pods []*Pod) (all []string) {
 		all = append(all, p.Object.Name)
 	}
 	return all
+}
+
+// move gives a random node another zone.
+func (d *duel) move() {
+	at := rapid.IntRange(0, 3*len(d.ref.nodes)).Draw(d.T, "moved")
+	if at >= len(d.ref.nodes) {
+		return
+	}
+	moved := d.ref.nodes[at].DeepCopy()
+	moved.Labels[v1.LabelTopologyZone] = rapid.SampledFrom([]string{"a", "b", "d"}).Draw(d.T, "zone")
+	d.ref.nodes[at] = moved
+	d.cache.SetNode(moved)
 }
 
 // change lets random pods end or begin to leave, and victims go.

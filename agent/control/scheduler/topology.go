@@ -10,9 +10,20 @@ type topology struct {
 	key     string
 	numbers map[string]int32
 	of      []int32 // domain of each node
+	// members are the nodes of each domain, crowded how many domains have more than one.
+	members []int32
+	crowded int
 }
 
+// shared tells whether any domain has more than one node.
+func (t *topology) shared() bool { return t.crowded > 0 }
+
 func (t *topology) place(i int, object *v1.Node) {
+	if domain := t.of[i]; domain != none {
+		if t.members[domain]--; t.members[domain] == 1 {
+			t.crowded--
+		}
+	}
 	t.of[i] = none
 	if object == nil {
 		return
@@ -25,8 +36,12 @@ func (t *topology) place(i int, object *v1.Node) {
 	if !ok {
 		number = int32(len(t.numbers))
 		t.numbers[value] = number
+		t.members = append(t.members, 0)
 	}
 	t.of[i] = number
+	if t.members[number]++; t.members[number] == 2 {
+		t.crowded++
+	}
 }
 
 // domainSums are amounts by the domains of one topology.
