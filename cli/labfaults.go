@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,19 @@ second. Published ports and ` + "`podvine lab exec`" + ` reach both as before.`,
 		Use: "heal", Short: "Mend every cut of the network", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return inLab(*name, nil, func(l *lab.Lab, _ []*lab.Host) error { return l.Heal() })
+		},
+	}, {
+		Use:   "address HOST ADDRESS",
+		Short: "Give a host another address",
+		Long: `The host loses its address for another one of the lab's network, at once if it is up. Its agent learns of it when it
+starts anew.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			address, err := netip.ParseAddr(args[1])
+			if err != nil {
+				return err
+			}
+			return inLab(*name, args[:1], func(l *lab.Lab, hosts []*lab.Host) error { return l.SetAddress(hosts[0], address) })
 		},
 	}, {
 		Use:   "disk HOST slow|hang|full|ok",

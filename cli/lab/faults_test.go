@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,6 +150,37 @@ func TestCuts(t *testing.T) {
 	expect("healed", map[[2]*Host]bool{{h1, h2}: true, {h2, h1}: true, {h3, h1}: true})
 	if err := l.Cut(h1, h1, false); err == nil {
 		t.Error("a host was cut from itself")
+	}
+}
+
+func TestAddressChanges(t *testing.T) {
+	l := bareLab(t, "address-test", 2)
+	h1, h2 := l.Hosts[0], l.Hosts[1]
+	before := h2.Address
+	next := netip.MustParseAddr("10.88.0.77")
+	if err := l.SetAddress(h2, next); err != nil {
+		t.Fatal(err)
+	}
+	if addresses := inside(t, h2, "ip", "-o", "-4", "address", "show", "dev", uplinkName); !strings.Contains(addresses, next.String()) || strings.Contains(addresses, before.String()+"/") {
+		t.Errorf("the host's addresses are %s", addresses)
+	}
+	if !hears(t, h1, h2) || !hears(t, h2, h1) {
+		t.Error("the host is not reached at its new address, or reaches nobody")
+	}
+	if route := inside(t, h2, "ip", "route", "show", "default"); !strings.Contains(route, switchAddress().String()) {
+		t.Errorf("the host's default route is %q", route)
+	}
+	read, err := Read(l.Name)
+	if err != nil || read.Hosts[1].Address != next {
+		t.Errorf("the lab remembers %v, %v", read.Hosts[1].Address, err)
+	}
+	for _, wrong := range []netip.Addr{h1.Address, switchAddress(), netip.MustParseAddr("10.88.0.0"), netip.MustParseAddr("10.89.0.5"), {}} {
+		if err := l.SetAddress(h2, wrong); err == nil {
+			t.Errorf("the address %v was accepted", wrong)
+		}
+	}
+	if err := l.SetAddress(h2, next); err != nil {
+		t.Errorf("the same address again: %v", err)
 	}
 }
 

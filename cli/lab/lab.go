@@ -9,7 +9,7 @@
 // one for each disk that is slow ([Slow]).
 //
 // Faults act from outside of the hosts: cuts are rules of the switch, and a disk is filled, frozen or slowed by its file
-// system.
+// system. A clock cannot be skewed: Linux has no namespace for the time of day, and the agent and its libraries read the machine's.
 package lab
 
 import (

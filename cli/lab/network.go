@@ -137,7 +137,57 @@ func connect(outer, inner *netlink.Handle, inside netns.NsHandle, host *Host) er
 	if err := errors.Join(inner.LinkSetUp(uplink), setUpByName(inner, "lo")); err != nil {
 		return err
 	}
-	return inner.RouteAdd(&netlink.Route{LinkIndex: uplink.Attrs().Index, Gw: switchAddress().AsSlice()})
+	return inner.RouteAdd(defaultRoute(uplink))
+}
+
+func defaultRoute(uplink netlink.Link) *netlink.Route {
+	return &netlink.Route{LinkIndex: uplink.Attrs().Index, Gw: switchAddress().AsSlice()}
+}
+
+// SetAddress gives the host another address, as a network that hands out addresses may. A host that is up loses the old one at
+// once; one that is down starts with the new one.
+func (l *Lab) SetAddress(host *Host, address netip.Addr) error {
+	network := netip.PrefixFrom(switchAddress(), prefixBits).Masked()
+	if !network.Contains(address) || address == network.Addr() || address == switchAddress() {
+		return fmt.Errorf("change the address of %s: %s is no host's address in %s", host.Name, address, network)
+	}
+	for _, other := range l.Hosts {
+		if other.Address == address && other != host {
+			return fmt.Errorf("change the address of %s: %s is that of %s", host.Name, address, other.Name)
+		}
+	}
+	if host.Up() && address != host.Address {
+		if err := readdress(host, address); err != nil {
+			return fmt.Errorf("change the address of %s: %w", host.Name, err)
+		}
+	}
+	host.Address = address
+	return l.save()
+}
+
+// readdress changes the address of a running host. The old one goes first: the new one would be its secondary, and go with it.
+func readdress(host *Host, address netip.Addr) error {
+	inside, err := netns.GetFromPid(host.Init.PID)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	links, err := netlink.NewHandleAt(inside)
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	uplink, err := links.LinkByName(uplinkName)
+	if err != nil {
+		return err
+	}
+	if err := links.AddrDel(uplink, addressOf(host.Address)); err != nil {
+		return err
+	}
+	if err := links.AddrAdd(uplink, addressOf(address)); err != nil {
+		return err
+	}
+	return links.RouteReplace(defaultRoute(uplink))
 }
 
 func setUpByName(links *netlink.Handle, name string) error {

@@ -115,7 +115,7 @@ func Publish(ctx context.Context, name string, log *slog.Logger) error {
 			if err != nil {
 				return fmt.Errorf("publish port %d of %s: %w", inside, host.Name, err)
 			}
-			go l.carryAll(listener, netip.AddrPortFrom(host.Address, inside), log)
+			go l.carryAll(listener, host.Name, inside, log)
 		}
 	}
 	if _, err := io.WriteString(notify, goAhead); err != nil {
@@ -128,24 +128,24 @@ func Publish(ctx context.Context, name string, log *slog.Logger) error {
 	return nil
 }
 
-func (l *Lab) carryAll(listener net.Listener, to netip.AddrPort, log *slog.Logger) {
+func (l *Lab) carryAll(listener net.Listener, to string, port uint16, log *slog.Logger) {
 	slots := make(chan struct{}, maxPublishedConns)
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			log.Error("accept on a published port", "to", to, "error", err)
+			log.Error("accept on a published port", "to", to, "port", port, "error", err)
 			return
 		}
 		select {
 		case slots <- struct{}{}:
 			go func() {
 				defer func() { <-slots }()
-				if err := l.carry(conn.(*net.TCPConn), to); err != nil {
-					log.Debug("carry a connection", "to", to, "error", err)
+				if err := l.carry(conn.(*net.TCPConn), to, port); err != nil {
+					log.Debug("carry a connection", "to", to, "port", port, "error", err)
 				}
 			}()
 		default:
-			log.Warn("too many connections on a published port", "to", to, "limit", maxPublishedConns)
+			log.Warn("too many connections on a published port", "to", to, "port", port, "limit", maxPublishedConns)
 			if err := conn.Close(); err != nil {
 				log.Debug("close a connection", "error", err)
 			}
@@ -153,10 +153,19 @@ func (l *Lab) carryAll(listener net.Listener, to netip.AddrPort, log *slog.Logge
 	}
 }
 
-// carry copies both ways until both are done; an end of file in one direction leaves the other open.
-func (l *Lab) carry(outside *net.TCPConn, to netip.AddrPort) error {
+// carry copies both ways until both are done; an end of file in one direction leaves the other open. The host is where lab.json
+// says now: its address may have changed.
+func (l *Lab) carry(outside *net.TCPConn, to string, port uint16) error {
 	defer outside.Close()
-	dialled, err := l.dial(to)
+	now, err := Read(l.Name)
+	if err != nil {
+		return err
+	}
+	host, err := now.Host(to)
+	if err != nil {
+		return err
+	}
+	dialled, err := l.dial(netip.AddrPortFrom(host.Address, port))
 	if err != nil {
 		return err
 	}
