@@ -7,7 +7,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -30,7 +29,7 @@ func Run(ctx context.Context, config Config, log *slog.Logger) error {
 		return err
 	}
 	err = n.run(ctx)
-	if errors.Is(err, errRoleChanged) && ctx.Err() == nil {
+	if startsAnew(err) && ctx.Err() == nil {
 		return startAnew()
 	}
 	return err

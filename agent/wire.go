@@ -300,7 +300,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
-		"dead nodes": n.dead.run,
+		"dead nodes": n.dead.run, "own address": n.followAddress,
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},
@@ -341,7 +341,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	err := group.Wait()
 	close(ended)
-	if cause := context.Cause(ctx); errors.Is(cause, errRoleChanged) {
+	if cause := context.Cause(ctx); startsAnew(cause) {
 		err = cause
 	}
 	return errors.Join(err, n.close())
