@@ -53,7 +53,7 @@ func (n *Network) Listen(address netip.AddrPort) *Transport {
 	return t
 }
 
-// Carried returns how many packets and bytes were sent so far, dropped ones included.
+// Carried returns how many packets, and how many bytes in packets and streams, were sent so far, dropped ones included.
 func (n *Network) Carried() (packets, bytes int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -113,13 +113,34 @@ func (t *Transport) DialTimeout(address string, timeout time.Duration) (net.Conn
 		time.Sleep(timeout)
 		return nil, fmt.Errorf("dial %s: timed out", address)
 	}
-	mine, theirs := net.Pipe()
+	mine, theirs := t.network.stream()
 	select {
 	case peer.streams <- theirs:
 		return mine, nil
 	default:
 		return nil, errors.Join(fmt.Errorf("dial %s: its queue is full", address), mine.Close(), theirs.Close())
 	}
+}
+
+// stream makes a stream whose bytes count.
+func (n *Network) stream() (a, b net.Conn) {
+	a, b = net.Pipe()
+	return counted{a, n}, counted{b, n}
+}
+
+// counted is one end of a stream.
+type counted struct {
+	net.Conn
+	network *Network
+}
+
+// Write implements net.Conn.
+func (c counted) Write(content []byte) (int, error) {
+	written, err := c.Conn.Write(content)
+	c.network.mu.Lock()
+	defer c.network.mu.Unlock()
+	c.network.bytes += int64(written)
+	return written, err
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
