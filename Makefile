@@ -19,7 +19,7 @@ LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitTreeState=clean -X $(VERSION_PKG).gitCommit=$(COMMIT) \
   -X github.com/podvine/podvine/agent/version.Version=$(VERSION)
 
-.PHONY: help setup build programs test lint bench run clean generate oracle
+.PHONY: help setup build programs test drills lint bench run clean generate oracle
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,15 @@ test: build ## run all tests (as root; pods, networks and eBPF are real)
 	CGO_ENABLED=1 $(GO) test -race -p 2 -timeout 20m $(RACE)
 
 TEST_ENV := PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT))
+
+# Every drill this often, with other victims each time; about a quarter of an hour for each seed. One rolls the hosts to a
+# binary of another version.
+SEEDS ?= 1
+
+drills: build ## break a lab of five hosts in every way, SEEDS times, and print what was lost
+	@$(GO) build -tags bundle -ldflags '$(LDFLAGS)-next' -o $(OUT)/podvine-next ./cli/podvine
+	$(TEST_ENV) PODVINE_NEXT_BIN=$(abspath $(OUT)/podvine-next) PODVINE_DRILL_SEEDS=$(SEEDS) \
+	  $(GO) test -v -count 1 -timeout $$((10 + 25 * $(SEEDS)))m -run 'Drills|Idle' ./cli/e2e/mesh
 
 lint: ## run golangci-lint with .golangci.yml
 	@$(GO) tool -modfile=.tools/go.mod golangci-lint run ./...

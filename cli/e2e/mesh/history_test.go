@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -47,6 +47,8 @@ type history struct {
 
 	mu       sync.Mutex
 	accesses []porcupine.Operation
+	// written are the times at which writes were acknowledged through hosts that are no victims.
+	written []time.Duration
 	// acknowledged are the ConfigMaps whose creation was.
 	acknowledged []string
 	lost         int
@@ -58,13 +60,13 @@ type staleness struct{ warned bool }
 func (s *staleness) HandleWarningHeader(int, string, string) { s.warned = true }
 
 // startHistory has a client at each host read and write registers all the time.
-func startHistory(t *testing.T, run string) *history {
+func startHistory(t *testing.T, run string, victims []string) *history {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	h := &history{start: time.Now(), stop: stop}
 	client, _ := clientOf(t, hosts[0])
 	for i := range registers {
-		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: registerName(run, i)}, Data: map[string]string{"value": ""}}
+		object := drillMap(registerName(run, i), "register", "")
 		if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -74,15 +76,20 @@ func startHistory(t *testing.T, run string) *history {
 		_, config := clientOf(t, host)
 		warnings := &staleness{}
 		config.WarningHandler = warnings
-		h.done.Go(func() { h.ask(ctx, config, warnings, run, i) })
+		counts := !slices.Contains(victims, host) || len(victims) == len(hosts)
+		h.done.Go(func() { h.ask(ctx, config, warnings, run, i, counts) })
 	}
 	t.Cleanup(func() { stop(); h.done.Wait() })
 	return h
 }
 
+func drillMap(name, label, value string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"drill": label}}, Data: map[string]string{"value": value}}
+}
+
 func registerName(run string, i int) string { return fmt.Sprintf("register-%s-%d", run, i) }
 
-func (h *history) ask(ctx context.Context, config *rest.Config, warnings *staleness, run string, number int) {
+func (h *history) ask(ctx context.Context, config *rest.Config, warnings *staleness, run string, number int, counts bool) {
 	config = rest.CopyConfig(config)
 	config.Timeout = askLimit
 	client, err := kubernetes.NewForConfig(config)
@@ -98,14 +105,14 @@ func (h *history) ask(ctx context.Context, config *rest.Config, warnings *stalen
 		called, out := time.Since(h.start), seen{}
 		var object *corev1.ConfigMap
 		if in.Write {
-			_, err = maps.Update(context.Background(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"value": in.Value}}, metav1.UpdateOptions{})
+			_, err = maps.Update(context.Background(), drillMap(name, "register", in.Value), metav1.UpdateOptions{})
 		} else if object, err = maps.Get(context.Background(), name, metav1.GetOptions{}); err == nil {
 			out.Value = object.Data["value"]
 		}
 		out.Unknown = err != nil || warnings.warned
-		h.note(number, in, out, called)
+		h.note(number, in, out, called, counts)
 		if i%4 == 0 {
-			h.create(client, fmt.Sprintf("written-%s-%d-%d", run, number, i))
+			h.create(client, fmt.Sprintf("written-%s-%d-%d", run, number, i), counts)
 		}
 		select {
 		case <-ctx.Done():
@@ -114,8 +121,9 @@ func (h *history) ask(ctx context.Context, config *rest.Config, warnings *stalen
 	}
 }
 
-func (h *history) note(number int, in access, out seen, called time.Duration) {
-	returned := time.Since(h.start).Nanoseconds()
+func (h *history) note(number int, in access, out seen, called time.Duration, counts bool) {
+	now := time.Since(h.start)
+	returned := now.Nanoseconds()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if out.Unknown {
@@ -124,20 +132,47 @@ func (h *history) note(number int, in access, out seen, called time.Duration) {
 			return // it tells nothing
 		}
 		returned = math.MaxInt64
+	} else if in.Write && counts {
+		h.written = append(h.written, now)
 	}
 	h.accesses = append(h.accesses, porcupine.Operation{ClientId: number, Input: in, Output: out, Call: called.Nanoseconds(), Return: returned})
 }
 
-func (h *history) create(client kubernetes.Interface, name string) {
-	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"drill": "written"}}}
+func (h *history) create(client kubernetes.Interface, name string, counts bool) {
+	object := drillMap(name, "written", "")
 	_, err := client.CoreV1().ConfigMaps("default").Create(context.Background(), object, metav1.CreateOptions{})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err == nil {
-		h.acknowledged = append(h.acknowledged, name)
-	} else {
+	if err != nil {
 		h.lost++
+		return
 	}
+	h.acknowledged = append(h.acknowledged, name)
+	if counts {
+		h.written = append(h.written, time.Since(h.start))
+	}
+}
+
+// standstill is the longest time without an acknowledged write. While a majority of the voters lives some must come through
+// during the fault.
+func (h *history) standstill(t *testing.T, begun, mended time.Time, living bool) (longest time.Duration) {
+	t.Helper()
+	from, to := begun.Sub(h.start), mended.Sub(h.start)
+	during := 0
+	slices.Sort(h.written)
+	for i, at := range h.written {
+		if i > 0 {
+			longest = max(longest, at-h.written[i-1])
+		}
+		if at > from && at < to {
+			during++
+		}
+	}
+	t.Logf("no write was acknowledged for %v at most; %d were while the fault lasted", longest.Round(time.Millisecond), during)
+	if living && during == 0 {
+		t.Error("no write was acknowledged while the fault lasted")
+	}
+	return longest
 }
 
 // check ends the clients and proves what they were told: every access fits one order in time, and nothing acknowledged is gone.
@@ -160,16 +195,14 @@ func (h *history) check(t *testing.T) {
 	if len(h.accesses) == 0 || len(h.acknowledged) == 0 {
 		t.Fatal("no access succeeded: the drill tells nothing")
 	}
-	verdict := porcupine.CheckOperationsTimeout(registerModel(), h.accesses, checkLimit)
+	verdict := porcupine.CheckOperationsTimeout(registerModel(), settle(h.accesses), checkLimit)
 	if verdict != porcupine.Ok {
 		t.Errorf("the history of %d accesses is not linearizable: %v", len(h.accesses), verdict)
 	}
 	t.Logf("%d accesses and %d creations are linearizable; %d requests failed or were answered from the past", len(h.accesses), len(h.acknowledged), h.lost)
 	client, _ := clientOf(t, hosts[0])
-	for _, name := range h.acknowledged {
-		if err := client.CoreV1().ConfigMaps("default").Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			t.Error(err)
-		}
+	if err := client.CoreV1().ConfigMaps("default").DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "drill"}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -195,9 +228,40 @@ func writtenAt(t *testing.T, host string) (list *corev1.ConfigMapList) {
 	return list
 }
 
+// settle gives each write whose answer was lost the end that can be known, so that the search for an order stays small however
+// many there are: one that nobody ever read may as well never have happened, and the others had happened when the first read of
+// them returned. Values are written once only.
+func settle(accesses []porcupine.Operation) []porcupine.Operation {
+	type value struct {
+		register int
+		value    string
+	}
+	first := map[value]int64{}
+	for _, one := range accesses {
+		in, out := one.Input.(access), one.Output.(seen)
+		key := value{in.Register, out.Value}
+		if before, ok := first[key]; !in.Write && (!ok || one.Return < before) {
+			first[key] = one.Return
+		}
+	}
+	var settled []porcupine.Operation
+	for _, one := range accesses {
+		in := one.Input.(access)
+		if one.Output.(seen).Unknown {
+			returned, read := first[value{in.Register, in.Value}]
+			if !read {
+				continue
+			}
+			one.Return = max(returned, one.Call) // a read that ended earlier is wrong, which the search finds
+		}
+		settled = append(settled, one)
+	}
+	return settled
+}
+
 // registerModel is one register a partition; "" is its first value.
 func registerModel() porcupine.Model {
-	model := porcupine.NondeterministicModel{
+	return porcupine.Model{
 		Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
 			parts := make([][]porcupine.Operation, registers)
 			for _, one := range all {
@@ -206,34 +270,42 @@ func registerModel() porcupine.Model {
 			}
 			return parts
 		},
-		Init: func() []any { return []any{""} },
-		Step: func(state, input, output any) []any {
+		Init: func() any { return "" },
+		Step: func(state, input, output any) (bool, any) {
 			in, out := input.(access), output.(seen)
-			switch {
-			case in.Write && out.Unknown:
-				return []any{state, in.Value}
-			case in.Write:
-				return []any{in.Value}
-			case out.Value == state:
-				return []any{state}
+			if in.Write {
+				return true, in.Value
 			}
-			return nil
+			return out.Value == state, state
 		},
 	}
-	return model.ToModel()
 }
 
-func TestRegisterModelTellsAStaleRead(t *testing.T) {
+func TestHistoriesAreJudged(t *testing.T) {
 	write := func(value string, call, back int64) porcupine.Operation {
 		return porcupine.Operation{Input: access{Write: true, Value: value}, Output: seen{}, Call: call, Return: back}
+	}
+	unknown := func(value string, call int64) porcupine.Operation {
+		return porcupine.Operation{ClientId: 2, Input: access{Write: true, Value: value}, Output: seen{Unknown: true}, Call: call, Return: math.MaxInt64}
 	}
 	read := func(value string, call, back int64) porcupine.Operation {
 		return porcupine.Operation{ClientId: 1, Input: access{}, Output: seen{Value: value}, Call: call, Return: back}
 	}
-	if !porcupine.CheckOperations(registerModel(), []porcupine.Operation{write("a", 1, 2), read("a", 3, 4)}) {
-		t.Error("a fresh read counts as wrong")
-	}
-	if porcupine.CheckOperations(registerModel(), []porcupine.Operation{write("a", 1, 2), write("b", 3, 4), read("a", 5, 6)}) {
-		t.Error("a stale read counts as right")
+	for _, c := range []struct {
+		what    string
+		history []porcupine.Operation
+		right   bool
+	}{
+		{"a fresh read", []porcupine.Operation{write("a", 1, 2), read("a", 3, 4)}, true},
+		{"a stale read", []porcupine.Operation{write("a", 1, 2), write("b", 3, 4), read("a", 5, 6)}, false},
+		{"a lost write that nobody saw", []porcupine.Operation{write("a", 1, 2), unknown("b", 3), read("a", 4, 5)}, true},
+		{"a lost write that came late", []porcupine.Operation{write("a", 1, 2), unknown("b", 3), read("a", 4, 5), read("b", 6, 7)}, true},
+		{"a lost write that came and went", []porcupine.Operation{write("a", 1, 2), unknown("b", 3), read("b", 4, 5), read("a", 6, 7)}, false},
+		{"a lost write that was seen before it was made", []porcupine.Operation{read("b", 1, 2), unknown("b", 3)}, false},
+		{"a value that nobody wrote", []porcupine.Operation{read("b", 1, 2)}, false},
+	} {
+		if right := porcupine.CheckOperations(registerModel(), settle(c.history)); right != c.right {
+			t.Errorf("%s counts as right: %v", c.what, right)
+		}
 	}
 }

@@ -56,6 +56,13 @@ func runInLab(m *testing.M) (code int, err error) {
 			err = fmt.Errorf("end the lab: %w: %s", downErr, out)
 		}
 	}()
+	if _, all, err := wantedSeeds(); err != nil {
+		return 1, err
+	} else if all {
+		for i := len(hosts); i < drillHosts; i++ {
+			hosts = append(hosts, fmt.Sprintf("h%d", i+1))
+		}
+	}
 	begun := time.Now()
 	if out, err := exec.Command(podvine, "lab", "up", "--name", labName, "--hosts", fmt.Sprint(len(hosts))).CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("start the lab: %w: %s", err, out)
@@ -142,15 +149,30 @@ func clientOf(t testing.TB, host string) (kubernetes.Interface, *rest.Config) {
 
 // status is a member as `podvine members -o json` tells.
 type status struct {
-	Name, ID, Role string
-	Alive          bool
+	Name, ID, Role   string
+	Address, Version string
+	Alive            bool
 }
 
 func members(t testing.TB, host string) map[string]status {
 	t.Helper()
-	var list []status
-	if err := json.Unmarshal([]byte(run(t, host, "members", "-o", "json")), &list); err != nil {
+	all, err := tryMembers(t, host)
+	if err != nil {
 		t.Fatal(err)
+	}
+	return all
+}
+
+// tryMembers is members at a host that may not answer.
+func tryMembers(t testing.TB, host string) (map[string]status, error) {
+	t.Helper()
+	out, err := try(t, host, "", "members", "-o", "json")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	var list []status
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		return nil, err
 	}
 	byName := map[string]status{}
 	for _, member := range list {
@@ -159,7 +181,7 @@ func members(t testing.TB, host string) map[string]status {
 		}
 		byName[member.Name] = member
 	}
-	return byName
+	return byName, nil
 }
 
 // eventually asks until the condition holds; it fails the test with the last answer when it does not in time.

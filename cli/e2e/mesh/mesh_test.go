@@ -356,12 +356,16 @@ func TestKubeconfigListsAllMembers(t *testing.T) {
 	}
 }
 
-// healthy waits until three voters vote: a quorum that changes may be one death from being lost.
+// healthy waits until as many vote as shall, three or five: a quorum that changes may be one death from being lost.
 func healthy(t testing.TB) {
 	t.Helper()
-	eventually(t, 2*time.Minute, "three voters", func() (string, bool) {
+	voters := 3
+	if len(hosts) >= drillHosts {
+		voters = 5
+	}
+	eventually(t, 2*time.Minute, fmt.Sprintf("%d voters", voters), func() (string, bool) {
 		status := quorumOf(t, "h1")
-		return fmt.Sprintf("%+v", status), status.State == "healthy" && len(status.Voters) == 3
+		return fmt.Sprintf("%+v", status), status.State == "healthy" && len(status.Voters) == voters
 	})
 }
 
