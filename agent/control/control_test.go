@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"slices"
 	"strings"
@@ -25,6 +26,10 @@ import (
 type allAlive struct{}
 
 func (allAlive) Alive(string) (bool, time.Time) { return true, time.Unix(1, 0) }
+
+func noRequests(*x509.CertificateRequest, x509.KeyUsage, []x509.ExtKeyUsage, time.Duration, time.Time) ([]byte, error) {
+	return nil, errors.New("nobody asks for a certificate here")
+}
 
 // bench is all loops on one fake cluster.
 type bench struct {
@@ -57,7 +62,7 @@ func run(t *testing.T, test func(b *bench)) {
 				return c.Client
 			},
 			MetadataFor: func(string) metadata.Interface { return content },
-			Informers:   c.Informers, Logger: c.Logger(), Liveness: allAlive{}, CA: []byte("PEM"), ServiceRanges: []string{"10.96.0.0/12"},
+			Informers:   c.Informers, Logger: c.Logger(), Liveness: allAlive{}, CA: []byte("PEM"), Sign: noRequests, ServiceRanges: []string{"10.96.0.0/12"},
 		})
 		c.Must(err)
 		c.Start()
