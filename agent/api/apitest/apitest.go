@@ -42,8 +42,12 @@ const (
 	issuer        = "https://kubernetes.default.svc.cluster.local"
 	serviceIP     = "10.96.0.1"
 	nodeName      = "apitest"
-	replicaID     = "0f8f2a4e-5a34-4f0b-9a30-8a1f4a5b1c01"
-	clusterID     = "0f8f2a4e-5a34-4f0b-9a30-8a1f4a5b1c02"
+)
+
+// ReplicaID and ClusterID are the UUIDs of the server's replica and of its cluster.
+const (
+	ReplicaID = "0f8f2a4e-5a34-4f0b-9a30-8a1f4a5b1c01"
+	ClusterID = "0f8f2a4e-5a34-4f0b-9a30-8a1f4a5b1cff"
 )
 
 // Options adjust a cluster. The zero value is usable but for Dir.
@@ -54,6 +58,8 @@ type Options struct {
 	Address string
 	// Adjust changes the server's configuration before it is built.
 	Adjust func(*api.Config)
+	// Network leads to other replicas; nil when the server's is alone.
+	Network *consensus.Network
 	// TolerationSeconds is the eviction delay; nil is the usual one.
 	TolerationSeconds func() int64
 	// Log receives what store and server say; nil is silent.
@@ -135,6 +141,9 @@ func (c *Cluster) Client(t testing.TB) kubernetes.Interface {
 	return client
 }
 
+// Replica is the server's replica of the store.
+func (c *Cluster) Replica() *consensus.Replica { return c.replica }
+
 // LastIndex returns the index of the last entry in the cluster's log.
 func (c *Cluster) LastIndex() uint64 { return c.replica.Status().LastIndex }
 
@@ -209,7 +218,8 @@ func (c *Cluster) open(ctx context.Context, o Options, listener net.Listener) er
 		return err
 	}
 	c.replica, err = consensus.Open(ctx, consensus.Config{
-		Dir: data, NodeID: replicaID, ClusterID: clusterID, Logger: o.Log, SegmentBytes: segmentBytes, ReserveBytes: noReserve})
+		Dir: data, NodeID: ReplicaID, ClusterID: ClusterID, Network: o.Network, Logger: o.Log, SegmentBytes: segmentBytes,
+		ReserveBytes: noReserve})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -46,8 +47,13 @@ func compare(ctx context.Context, s settings) error {
 		defer os.RemoveAll(dir)
 		s.dir = dir
 	}
+	dir, err := filepath.Abs(s.dir)
+	if err != nil {
+		return err
+	}
+	s.dir = dir
 	printSettings(s)
-	known := []subject{{"podvine", []string{servePodvine}}, {"etcd", []string{serveEtcd, serveEtcdAPI}}}
+	known := []subject{{"podvine", children("podvine", s.voters)}, {"etcd", children("etcd", s.voters)}}
 	subjects := slices.DeleteFunc(known, func(k subject) bool { return !slices.Contains(s.sides, k.name) })
 	if len(subjects) == 0 {
 		return fmt.Errorf("measure %v: unknown", s.sides)
@@ -68,8 +74,8 @@ func compare(ctx context.Context, s settings) error {
 }
 
 func printSettings(s settings) {
-	fmt.Printf("%d clients, %s, a connection each, HTTP/2 over TLS, requests unlimited; %d bytes, %v an operation, %d rounds, fsync +%v\n",
-		s.clients, contentType, s.bytes, s.duration, s.rounds, s.fsyncDelay)
+	fmt.Printf("%d clients, %s, a connection each, HTTP/2 over TLS, requests unlimited; %d bytes, %v an operation, %d rounds, fsync +%v, %d voters\n",
+		s.clients, contentType, s.bytes, s.duration, s.rounds, s.fsyncDelay, s.voters)
 	fmt.Printf("both sides: the same kinds, filters and clients, GOGC=%s (unset: paced by the load), %d CPUs, %s\n",
 		os.Getenv("GOGC"), runtime.NumCPU(), runtime.Version())
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -102,7 +108,7 @@ func measureOnce(ctx context.Context, s settings, side subject, round int) (resu
 		}
 	}()
 	for _, child := range side.children {
-		p, err := start(ctx, child, dir)
+		p, err := start(ctx, child, dir, s.voters)
 		if err != nil {
 			return nil, err
 		}
@@ -115,18 +121,15 @@ func measureOnce(ctx context.Context, s settings, side subject, round int) (resu
 	return measureAll(ctx, s, rest.CopyConfig(config), processes)
 }
 
-func start(ctx context.Context, name, dir string) (process, error) {
-	command := exec.Command("/proc/self/exe", "-serve", name, "-serve-dir", dir)
+func start(ctx context.Context, name, dir string, voters int) (process, error) {
+	command := exec.Command("/proc/self/exe", "-serve", name, "-serve-dir", dir, "-voters", strconv.Itoa(voters))
 	command.Stderr = os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
 		return process{}, err
 	}
 	p := process{command, name}
-	ready := filepath.Join(dir, readyFile)
-	if name == serveEtcd {
-		ready += "-" + serveEtcd
-	}
+	ready := filepath.Join(dir, readyFile+"-"+name)
 	deadline := time.Now().Add(startTimeout)
 	for {
 		if _, err := os.Stat(ready); err == nil {

@@ -2,10 +2,10 @@
 // authorization, the same clients over TLS, on the same disk, alternated in one run. It is a module of its own, so that
 // the product does not depend on etcd.
 //
-//	go run . -rounds 5 -duration 5s [-fsync-delay 5ms]
+//	go run . -rounds 5 -duration 5s [-fsync-delay 5ms] [-voters 3]
 //	go run . -rounds 1 -sides podvine -operations create -profile /tmp/profiles
 //
-// Each server is a process of its own (etcd two), so that its CPU can be told from that of the clients. With
+// Each server is a process of its own (etcd two, and with several voters each voter one), so that its CPU can be told from that of the clients. With
 // -fsync-delay the data lies behind a FUSE file system that adds the delay to each fsync, for both alike.
 package main
 
@@ -27,6 +27,8 @@ type settings struct {
 	clients    int
 	bytes      int
 	fsyncDelay time.Duration
+	// voters are those of either side's quorum, all on this machine and its disk.
+	voters     int
 	dir        string
 	operations []string
 	sides      []string
@@ -44,6 +46,7 @@ func main() {
 	flag.IntVar(&s.clients, "clients", 32, "concurrent clients, each with a connection of its own")
 	flag.IntVar(&s.bytes, "bytes", 1024, "size of a ConfigMap's content")
 	flag.DurationVar(&s.fsyncDelay, "fsync-delay", 0, "added to each fsync")
+	flag.IntVar(&s.voters, "voters", 1, "members of either side's quorum")
 	flag.StringVar(&s.dir, "dir", "", "folder for the data (default: a temporary one)")
 	only := flag.String("operations", strings.Join(operations(), ","), "which to measure; those that need objects come after create")
 	sides := flag.String("sides", "podvine,etcd", "whom to measure; the first is compared with the second")
@@ -57,7 +60,7 @@ func main() {
 	case "":
 		err = compare(ctx, s)
 	default:
-		err = runServer(ctx, serve, dir)
+		err = runServer(ctx, serve, dir, s.voters)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

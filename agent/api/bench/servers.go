@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 
 	"github.com/go-logr/logr"
-	"go.etcd.io/etcd/server/v3/embed"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
@@ -24,42 +21,60 @@ import (
 	"github.com/podvine/podvine/agent/collector"
 )
 
-// The servers, by the name under which a child process is started.
+// The API servers, by the name under which a child process is started; quorum.go has the other processes.
 const (
 	servePodvine = "podvine"
-	serveEtcd    = "etcd"     // etcd itself
-	serveEtcdAPI = "etcd-api" // the API server over it
+	serveEtcdAPI = "etcd-api"
 )
 
-// etcdSocket is where etcd listens, in its folder: a Unix socket, the cheapest way there is.
-const etcdSocket = "etcd.sock"
-
-// readyFile appears in a server's folder when it answers.
+// readyFile, with a dash and the process's name behind it, appears in the folder when that process is ready.
 const readyFile = "ready"
 
-// runServer is one of the servers until ctx ends.
-func runServer(ctx context.Context, name, dir string) error {
+// runServer is one of a side's processes until ctx ends.
+func runServer(ctx context.Context, name, dir string, voters int) error {
 	klog.SetLogger(logr.Discard()) // the libraries' chatter costs CPU that is measured
 	defer collector.Pace()()       // as the agent does, and for etcd alike
-	switch name {
-	case serveEtcd:
-		return runEtcd(ctx, dir)
-	case servePodvine, serveEtcdAPI:
-		options := apitest.Options{Dir: dir}
-		if name == serveEtcdAPI {
-			options.Adjust = overEtcd("unix://" + filepath.Join(dir, etcdSocket))
-		}
-		return apitest.Run(ctx, options, func(*apitest.Cluster) {
-			if err := os.WriteFile(filepath.Join(dir, readyFile), nil, 0o600); err != nil {
-				panic(err)
-			}
-		})
+	if number, ok := numberOf(name, followerPrefix); ok {
+		return runFollower(ctx, number, dir)
 	}
-	return fmt.Errorf("serve %q: unknown", name)
+	if number, ok := numberOf(name, etcdPrefix); ok {
+		return runEtcd(ctx, number, voters, dir)
+	}
+	options := apitest.Options{Dir: dir}
+	switch name {
+	case serveEtcdAPI:
+		var endpoints []string
+		for number := 1; number <= voters; number++ {
+			address := unixURL(etcdSocket(dir, number))
+			endpoints = append(endpoints, address.String())
+		}
+		options.Adjust = overEtcd(endpoints)
+	case servePodvine:
+		var err error
+		if voters > 1 {
+			if options.Network, err = unixNetwork(dir, voterID(1)); err != nil {
+				return err
+			}
+		}
+	default:
+		return fmt.Errorf("serve %q: unknown", name)
+	}
+	return apitest.Run(ctx, options, func(c *apitest.Cluster) {
+		err := error(nil)
+		if name == servePodvine {
+			err = formQuorum(ctx, c.Replica(), voters)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, readyFile+"-"+name), nil, 0o600)
+		}
+		if err != nil {
+			panic(err)
+		}
+	})
 }
 
 // overEtcd makes the API server keep its objects in etcd, with the Cacher, as kube-apiserver does.
-func overEtcd(endpoint string) func(*api.Config) {
+func overEtcd(endpoints []string) func(*api.Config) {
 	cached := genericregistry.StorageWithCacher()
 	return func(config *api.Config) {
 		config.ListerWatcher = nil
@@ -70,7 +85,7 @@ func overEtcd(endpoint string) func(*api.Config) {
 			backend := *resource
 			defaults := storagebackend.NewDefaultConfig("/registry", backend.Codec)
 			defaults.EncodeVersioner, defaults.Transformer = backend.EncodeVersioner, backend.Transformer
-			defaults.Transport.ServerList = []string{endpoint}
+			defaults.Transport.ServerList = endpoints
 			defaults.StorageObjectCountTracker = backend.StorageObjectCountTracker
 			backend.Config = *defaults
 			return cached(&backend, prefix, keyFunc, newFunc, newListFunc, attributes, triggers, indexers)
@@ -79,41 +94,3 @@ func overEtcd(endpoint string) func(*api.Config) {
 }
 
 var _ generic.StorageDecorator = genericregistry.StorageWithCacher()
-
-func runEtcd(ctx context.Context, dir string) error {
-	config := embed.NewConfig()
-	config.Dir, config.LogLevel = filepath.Join(dir, "etcd"), "error"
-	client, err := url.Parse("unix://" + filepath.Join(dir, etcdSocket))
-	if err != nil {
-		return err
-	}
-	peer, err := url.Parse("unix://" + filepath.Join(dir, "peer.sock"))
-	if err != nil {
-		return err
-	}
-	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
-	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
-	config.InitialCluster = config.InitialClusterFromName(config.Name)
-	config.QuotaBackendBytes = 8 << 30
-	server, err := embed.StartEtcd(config)
-	if err != nil {
-		return fmt.Errorf("start etcd: %w", err)
-	}
-	defer server.Close()
-	select {
-	case <-server.Server.ReadyNotify():
-	case err := <-server.Err():
-		return fmt.Errorf("start etcd: %w", err)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err := os.WriteFile(filepath.Join(dir, readyFile+"-"+serveEtcd), nil, 0o600); err != nil {
-		return err
-	}
-	select {
-	case err := <-server.Err():
-		return errors.Join(errors.New("etcd ended"), err)
-	case <-ctx.Done():
-		return nil
-	}
-}
