@@ -18,6 +18,7 @@ const (
 	// drillHosts is the smallest number with five voters, any two of which may go.
 	drillHosts = 5
 	identity   = "drill-set"
+	identities = 3
 	// drillLimit bounds each wait for the lab to be as before.
 	drillLimit = 2 * time.Minute
 )
@@ -159,8 +160,8 @@ func drillObject(kind string) string {
 	if kind == "StatefulSet" {
 		name, extra = identity, `"serviceName":"drill",`
 	}
-	return fmt.Sprintf(`{"apiVersion":"apps/v1","kind":%q,"metadata":{"name":%q},"spec":{%s"replicas":3,"selector":{"matchLabels":{"app":%[2]q}},
-"template":{"metadata":{"labels":{"app":%[2]q}},"spec":{"containers":[{"name":"app","image":%[4]q}]}}}}`, kind, name, extra, appImage)
+	return fmt.Sprintf(`{"apiVersion":"apps/v1","kind":%q,"metadata":{"name":%q},"spec":{%s"replicas":%[5]d,"selector":{"matchLabels":{"app":%[2]q}},
+"template":{"metadata":{"labels":{"app":%[2]q}},"spec":{"containers":[{"name":"app","image":%[4]q}]}}}}`, kind, name, extra, appImage, identities)
 }
 
 func rolledOut(t *testing.T) {
@@ -194,7 +195,7 @@ func play(t *testing.T, d drill, random *rand.Rand, name string) figure {
 	written.check(t)
 	seen.Standstill = written.standstill(t, begun, mended, d.victims != everyOne).Seconds()
 	loaded(&seen)
-	for i := range 3 {
+	for i := range identities {
 		pod := fmt.Sprintf("%s-%d", identity, i)
 		eventually(t, drillLimit, "a name to resolve in "+pod, func() (string, bool) {
 			answer, err := try(t, hosts[0], "", "kubectl", "exec", pod, "--", "/app", "get", "http://drill.default/")

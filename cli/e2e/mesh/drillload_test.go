@@ -3,6 +3,7 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,11 @@ func loadDuring(t *testing.T, host string, span time.Duration) func(*figure) {
 func watchIdentities(t *testing.T) func() []string {
 	t.Helper()
 	const pause = 200 * time.Millisecond
+	eventually(t, drillLimit, "every pod of the set to run once", func() (string, bool) {
+		running := runningIdentities()
+		ones := slices.DeleteFunc(slices.Collect(maps.Values(running)), func(count int) bool { return count != 1 })
+		return fmt.Sprint(running), len(running) == identities && len(ones) == identities
+	})
 	stop := make(chan struct{})
 	var once sync.Once
 	var done sync.WaitGroup
