@@ -40,8 +40,10 @@ import (
 	"github.com/podvine/podvine/agent/control/rootca"
 	"github.com/podvine/podvine/agent/control/scheduler"
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
+	"github.com/podvine/podvine/agent/control/workloads/cronjob"
 	"github.com/podvine/podvine/agent/control/workloads/daemonset"
 	"github.com/podvine/podvine/agent/control/workloads/deployment"
+	"github.com/podvine/podvine/agent/control/workloads/expiry"
 	"github.com/podvine/podvine/agent/control/workloads/job"
 	"github.com/podvine/podvine/agent/control/workloads/replicaset"
 	"github.com/podvine/podvine/agent/control/workloads/replicationcontroller"
@@ -139,6 +141,8 @@ func (c *Control) addWorkloads(cfg Config) error {
 		addController(c, cfg, "deployment", NameDeployment, deployment.New),
 		addController(c, cfg, "daemonset", NameDaemonSet, daemonset.New),
 		addController(c, cfg, "job", NameJob, job.New),
+		addController(c, cfg, "cronjob", NameCronJob, cronjob.New),
+		addController(c, cfg, "ttl-after-finished", NameJobExpiry, expiry.New),
 		addController(c, cfg, "replicationmanager", NameReplication, replicationcontroller.New),
 		addController(c, cfg, "disruption", NameDisruption, func(w loop.Wiring) (*disruption.Loop, error) { return disruption.New(w, c.kinds) }),
 		addController(c, cfg, "stale-pod-disruption", NameDisruption, disruption.NewStale),

@@ -18,6 +18,8 @@ const (
 	NameClassProtection  = "volumeattributesclass-protection-controller"
 	NameDaemonSet        = "daemon-set-controller"
 	NameJob              = "job-controller"
+	NameCronJob          = "cronjob-controller"
+	NameJobExpiry        = "ttl-after-finished-controller"
 	NameDisruption       = "disruption-controller"
 	NameReplication      = "replication-controller"
 	NameNamespace        = "namespace-controller"

@@ -109,8 +109,6 @@ func otherGaps() []Gap {
 		{Kind: "DeviceTaintRule", Field: "spec.taint.key", Effect: "no device is tainted"},
 		{Kind: "DeviceClass", Field: "spec.selectors", Effect: "no device is allocated"},
 		{Kind: "HorizontalPodAutoscaler", Field: "spec.maxReplicas", Effect: "nothing is scaled"},
-		{Kind: "Job", Field: "spec.ttlSecondsAfterFinished", Effect: "the job is kept"},
-		{Kind: "CronJob", Field: "spec.jobTemplate", Effect: "no jobs are started"},
 		{Kind: "NetworkPolicy", Field: "spec.policyTypes", Effect: "no traffic is refused"},
 	}
 }

@@ -348,8 +348,16 @@ func hasCondition(s *batchv1.JobStatus, t batchv1.JobConditionType) bool {
 	return c != nil && c.Status == v1.ConditionTrue
 }
 
-func finished(s *batchv1.JobStatus) bool {
-	return hasCondition(s, batchv1.JobComplete) || hasCondition(s, batchv1.JobFailed)
+func finished(s *batchv1.JobStatus) bool { return End(s) != nil }
+
+// End is the condition that says how a job ended, nil while it has not.
+func End(s *batchv1.JobStatus) *batchv1.JobCondition {
+	for i := range s.Conditions {
+		if c := &s.Conditions[i]; c.Status == v1.ConditionTrue && (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) {
+			return c
+		}
+	}
+	return nil
 }
 
 // ending tells whether it is decided how the job ends.
