@@ -75,9 +75,7 @@ type Backend struct {
 
 	mu        sync.Mutex
 	resources map[schema.GroupResource][]*resource
-
-	closed    chan struct{}
-	closeOnce sync.Once
+	closed    bool
 }
 
 var _ generic.StorageDecorator = (*Backend)(nil).Decorator
@@ -103,12 +101,21 @@ func New(replica *consensus.Replica, opts Options) (*Backend, error) {
 	return &Backend{
 		replica: replica, opts: opts, log: opts.Logger,
 		objects: newEntryCache(opts.DecodedCacheBytes), events: newEventCache(cachedEventBytes),
-		resources: map[schema.GroupResource][]*resource{}, closed: make(chan struct{}),
+		resources: map[schema.GroupResource][]*resource{},
 	}, nil
 }
 
 // Close ends all watches. Other calls still work.
-func (b *Backend) Close() { b.closeOnce.Do(func() { close(b.closed) }) }
+func (b *Backend) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, same := range b.resources {
+		for _, r := range same {
+			r.watches.end()
+		}
+	}
+}
 
 // Decorator returns the storage of one resource; it has the type generic.StorageDecorator. The oldest storage
 // of a group resource is the one that companions and informers of that resource use.
@@ -129,6 +136,9 @@ func (b *Backend) Decorator(
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.resources[config.GroupResource] = append(b.resources[config.GroupResource], r)
+	if b.closed {
+		r.watches.end()
+	}
 	return r, sync.OnceFunc(func() { b.release(config.GroupResource, r) }), nil
 }
 
@@ -144,7 +154,7 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 	r := &resource{
 		b: b, group: config.GroupResource, table: "/" + name + "/", codec: config.Codec,
 		newFunc: newFunc, newListFunc: newListFunc, attrs: attrs,
-		progress: newBroadcast(), gone: make(chan struct{}),
+		progress: newBroadcast(), watches: watches{open: map[*watcher]struct{}{}},
 	}
 	r.setTransformer(transformer)
 	object := newFunc()
@@ -158,7 +168,7 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 
 // release forgets a storage and ends its watches: that of a custom resource is replaced when its definition changes.
 func (b *Backend) release(gr schema.GroupResource, r *resource) {
-	close(r.gone)
+	r.watches.end()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.resources[gr] = slices.DeleteFunc(b.resources[gr], func(other *resource) bool { return other == r })
@@ -191,8 +201,7 @@ type resource struct {
 	transformer atomic.Pointer[value.Transformer]
 	sizes       atomic.Bool
 	progress    *broadcast
-	// gone is closed when the storage is released.
-	gone chan struct{}
+	watches     watches
 }
 
 var _ storage.Interface = (*resource)(nil)

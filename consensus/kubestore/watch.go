@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,6 +40,39 @@ type watcher struct {
 
 var _ watch.Interface = (*watcher)(nil)
 
+// watches are those of one storage that run. They are told of its end one by one, so that none need look out for it.
+type watches struct {
+	mu    sync.Mutex
+	open  map[*watcher]struct{}
+	ended bool
+}
+
+// add notes a watch, unless all are to end.
+func (w *watches) add(one *watcher) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ended {
+		w.open[one] = struct{}{}
+	}
+	return !w.ended
+}
+
+func (w *watches) remove(one *watcher) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.open, one)
+}
+
+// end stops all watches, also those to come.
+func (w *watches) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	for one := range w.open {
+		one.cancel()
+	}
+}
+
 // Stop implements watch.Interface.
 func (w *watcher) Stop() { w.cancel() }
 
@@ -66,6 +100,9 @@ func (r *resource) watch(ctx context.Context, key string, opts storage.ListOptio
 	if err != nil {
 		w.cancel()
 		return nil, err
+	}
+	if !w.r.watches.add(w) {
+		w.cancel() // its channel is closed at once
 	}
 	go w.run(ctx, start)
 	// The watch is set up: it need not keep a seat of priority and fairness any longer.
@@ -110,6 +147,7 @@ func (w *watcher) start(ctx context.Context, revision int64) (watchStart, error)
 
 func (w *watcher) run(ctx context.Context, at watchStart) {
 	defer close(w.out)
+	defer w.r.watches.remove(w)
 	defer w.cancel()
 	if at.err != nil {
 		w.fail(ctx, at.err)
@@ -134,11 +172,12 @@ func (w *watcher) send(ctx context.Context, e watch.Event) error {
 	select {
 	case w.out <- e:
 		return nil
+	default: // the reader is behind
+	}
+	select {
+	case w.out <- e:
+		return nil
 	case <-ctx.Done():
-		return errStopped
-	case <-w.r.gone:
-		return errStopped
-	case <-w.r.b.closed:
 		return errStopped
 	}
 }
@@ -240,10 +279,6 @@ func (w *watcher) follow(ctx context.Context, revision int64) error {
 			tick.Reset(w.nextBookmark(ctx))
 		case <-progress:
 		case <-ctx.Done():
-			return errStopped
-		case <-w.r.gone:
-			return errStopped
-		case <-w.r.b.closed:
 			return errStopped
 		}
 		if c, err = w.r.b.replica.Store().Changes(w.r.table, revision); err != nil {
