@@ -97,7 +97,7 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
 	c.AddReadyzChecks(s.config.ReadyChecks...)
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
-		return chain.Build(withLate(handler), c, &s.workers)
+		return chain.Build(withStorage(handler), c, &s.workers)
 	}
 	setLimits(c, s.config)
 	c.FlowControl = utilflowcontrol.New(s.informers, client.FlowcontrolV1(), c.MaxRequestsInFlight+c.MaxMutatingRequestsInFlight)
@@ -110,15 +110,26 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	return c, nil
 }
 
-// withLate lets admission add to the transaction of a write.
-func withLate(handler http.Handler) http.Handler {
+// withStorage tells the storage of a request what concerns it: admission may add to the transaction of a write, and a list that
+// goes out in protobuf as it is may be written without making objects of it.
+func withStorage(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodPost, http.MethodPut, http.MethodPatch:
 			r = r.WithContext(kubestore.WithLate(r.Context()))
+		case http.MethodGet:
+			if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "list" && wantsProtobuf(r) {
+				r = r.WithContext(kubestore.WithEncodedLists(r.Context()))
+			}
 		}
 		handler.ServeHTTP(w, r)
 	})
+}
+
+// wantsProtobuf tells whether the client prefers protobuf, and takes nothing that is made of objects, such as tables.
+func wantsProtobuf(r *http.Request) bool {
+	accept := r.Header.Values("Accept")
+	return len(accept) == 1 && strings.HasPrefix(accept[0], runtime.ContentTypeProtobuf) && !strings.Contains(accept[0], ";")
 }
 
 func setLimits(c *genericapiserver.Config, config Config) {

@@ -59,7 +59,7 @@ func (r *resource) GetList(ctx context.Context, key string, opts storage.ListOpt
 	if err != nil {
 		return err
 	}
-	if err := r.fill(ctx, items, listObj, p.entries); err != nil {
+	if err := r.fillOrSelect(ctx, items, listObj, p.entries); err != nil {
 		return err
 	}
 	count := opts.Predicate.Limit + p.rest
@@ -148,6 +148,23 @@ func (r *resource) consider(ctx context.Context, p *page, e *store.Entry, pred *
 		}
 	}
 	p.entries = append(p.entries, e)
+	return nil
+}
+
+// fillOrSelect makes the list's items of entries, or leaves the entries to whoever encodes the list.
+func (r *resource) fillOrSelect(ctx context.Context, items reflect.Value, listObj runtime.Object, entries []*store.Entry) error {
+	selected, err := r.selectEncoded(ctx, items, entries, func(count int) (runtime.Object, error) {
+		full := listObj.DeepCopyObject()
+		items, err := itemsOf(full)
+		if err != nil {
+			return nil, err
+		}
+		return full, r.fill(ctx, items, full, entries[:count])
+	})
+	if err != nil || !selected {
+		return r.fill(ctx, items, listObj, entries)
+	}
+	items.Set(reflect.MakeSlice(items.Type(), 0, 0))
 	return nil
 }
 

@@ -22,6 +22,8 @@ type Attachment struct {
 	Stale bool
 	// Recent is set by use, for the cache's eviction.
 	Recent atomic.Bool
+	// Encoding is what the owner found out about the value's encoded form; 0 is nothing yet.
+	Encoding atomic.Uint32
 }
 
 // Entry is one version of one key. It does not change once it is visible.

@@ -1,9 +1,11 @@
 package kinds
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -11,6 +13,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"github.com/podvine/podvine/consensus/kubestore"
 )
 
 // GVR implements [Resource].
@@ -86,7 +90,7 @@ func (k *Kind[T]) attributes(obj runtime.Object) (labels.Set, fields.Set, error)
 }
 
 // REST is the main storage of a kind: the generic store with the names that discovery shows. An Extend hook that
-// replaces it embeds it.
+// replaces it embeds it, and lists by the Store where it looks at the items.
 type REST struct {
 	*genericregistry.Store
 	shortNames, categories []string
@@ -97,6 +101,11 @@ func (r *REST) ShortNames() []string { return r.shortNames }
 
 // Categories implements rest.CategoriesProvider.
 func (r *REST) Categories() []string { return r.categories }
+
+// List implements rest.Lister. A request may have asked for a list that can only be encoded.
+func (r *REST) List(ctx context.Context, options *metainternalversion.ListOptions) (runtime.Object, error) {
+	return kubestore.EncodedList(ctx, func(ctx context.Context) (runtime.Object, error) { return r.Store.List(ctx, options) })
+}
 
 // Install implements [Resource].
 func (k *Kind[T]) Install(env Env, storage map[string]rest.Storage) error {

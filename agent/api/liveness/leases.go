@@ -54,15 +54,18 @@ func (l *Leases) Get(ctx context.Context, name string, options *metav1.GetOption
 
 // List implements rest.Lister.
 func (l *Leases) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
-	stored, err := l.REST.List(ctx, options)
-	if err != nil || !concerns(ctx) {
-		return stored, err
+	if !concerns(ctx) {
+		return l.REST.List(ctx, options)
+	}
+	stored, err := l.Store.List(ctx, options)
+	if err != nil {
+		return nil, err
 	}
 	list, ok := stored.(*coordinationv1.LeaseList)
 	if !ok || list.Continue != "" {
 		return stored, nil
 	}
-	found, err := l.nodes.List(clusterScope(ctx), &internalversion.ListOptions{ResourceVersion: "0"})
+	found, err := l.nodes.Store.List(clusterScope(ctx), &internalversion.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return nil, fmt.Errorf("read the nodes of leases: %w", err)
 	}

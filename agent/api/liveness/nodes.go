@@ -33,7 +33,7 @@ func (h *Heartbeats) Get(ctx context.Context, name string, options *metav1.GetOp
 
 // List implements rest.Lister.
 func (h *Heartbeats) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
-	found, err := h.REST.List(ctx, options)
+	found, err := h.Store.List(ctx, options)
 	list, ok := found.(*corev1.NodeList)
 	if err != nil || !ok {
 		return found, err
