@@ -141,6 +141,7 @@ func (c *Control) addWorkloads(cfg Config) error {
 		addController(c, cfg, "deployment", NameDeployment, deployment.New),
 		addController(c, cfg, "daemonset", NameDaemonSet, daemonset.New),
 		addController(c, cfg, "job", NameJob, job.New),
+		addController(c, cfg, "job_orphan_pod", NameJob, job.NewOrphans),
 		addController(c, cfg, "cronjob", NameCronJob, cronjob.New),
 		addController(c, cfg, "ttl-after-finished", NameJobExpiry, expiry.New),
 		addController(c, cfg, "replicationmanager", NameReplication, replicationcontroller.New),

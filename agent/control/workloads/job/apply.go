@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/podvine/podvine/agent/control/workloads/dependents"
 	"github.com/podvine/podvine/agent/control/workloads/pods"
@@ -46,18 +47,18 @@ func (l *Loop) apply(ctx context.Context, j *batchv1.Job, plan Plan) error {
 		l.Recorder.Event(j, e.Type, e.Reason, e.Message)
 	}
 	errs := make([]error, len(plan.Free))
-	dependents.Parallel(len(plan.Free), func(i int) { errs[i] = l.free(ctx, plan.Free[i]) })
+	dependents.Parallel(len(plan.Free), func(i int) { errs[i] = free(ctx, l.Client, plan.Free[i]) })
 	return errors.Join(errs...)
 }
 
 // free takes the finalizer from a pod, if it is still the one that was looked at.
-func (l *Loop) free(ctx context.Context, p *v1.Pod) error {
+func free(ctx context.Context, client kubernetes.Interface, p *v1.Pod) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid": p.UID, "$deleteFromPrimitiveList/finalizers": []string{batchv1.JobTrackingFinalizer}}})
 	if err != nil {
 		return fmt.Errorf("encode finalizers of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
-	_, err = l.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	_, err = client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	return dependents.Released(err)
 }
 

@@ -49,14 +49,38 @@ func (r *run) count() {
 		}
 		r.take(p, well, u)
 	}
-	for _, p := range r.own {
-		if over, _ := r.ended(p); over && tracked(p) {
-			r.plan.Free = append(r.plan.Free, p)
-		}
-	}
 	r.failures = r.status.Failed + int32(len(u.Failed))
 	r.failIndexes()
 	r.status.UncountedTerminatedPods = u
+}
+
+// free lets the pods go whose ends stand in the status. The last failure of an index that shall be tried again stays until the
+// next attempt is there: it alone knows how many there were.
+func (r *run) free() {
+	latest := map[int]int{}
+	if r.spec.BackoffLimitPerIndex != nil && r.indexed {
+		for _, p := range r.own {
+			n := indexOf(p)
+			latest[n] = max(latest[n], attemptsBefore(p))
+		}
+	}
+	for _, p := range r.own {
+		over, well := r.ended(p)
+		if !over || !tracked(p) {
+			continue
+		}
+		n := indexOf(p)
+		tell := r.spec.BackoffLimitPerIndex != nil && !well && n != noIndex && n < r.completions() && !r.completed[n] && !r.failed[n]
+		if tell && !ending(r.status) && attemptsBefore(p) == latest[n] {
+			continue
+		}
+		r.plan.Free = append(r.plan.Free, p)
+	}
+}
+
+// attemptsBefore is how many attempts at its index a pod knows of.
+func attemptsBefore(p *v1.Pod) int {
+	return countOf(p, batchv1.JobIndexFailureCountAnnotation) + countOf(p, batchv1.JobIndexIgnoredFailureCountAnnotation)
 }
 
 // settle counts the uncounted whose pods were let go or are gone, and returns the others.

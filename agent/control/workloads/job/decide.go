@@ -110,6 +110,7 @@ func Decide(view View, now time.Time) Plan {
 		r.keep()
 	}
 	r.complete()
+	r.free()
 	r.numbers()
 	r.finish()
 	return r.plan

@@ -78,6 +78,8 @@ func pod(j *batchv1.Job, name string, index int, states []string, deleted map[ty
 		switch _, err := fmt.Sscanf(state, "code%d", &code); {
 		case state == "free":
 			p.Finalizers = nil
+		case state == "second":
+			p.Annotations[batchv1.JobIndexFailureCountAnnotation] = "1"
 		case state == "now":
 			end = start
 		case err == nil:
@@ -152,7 +154,9 @@ func TestDecide(t *testing.T) {
 		{name: "an index has one pod", job: testJob(3, 3, withIndexes), pods: "0: 1: 1:", want: "delete p1-2, create 2"},
 		{name: "an index that is no more", job: testJob(1, 1, withIndexes), pods: "0: 7:", want: "delete p7-1"},
 		{name: "all indexes", job: testJob(2, 2, withIndexes), pods: "0:ended 1:ended", want: "free p0-0, free p1-1, SuccessCriteriaMet=True CompletionsReached, Complete=True CompletionsReached"},
-		{name: "an index that failed waits alone", job: testJob(2, 3, perIndex(1)), pods: "0:failed,now", want: "create 1, create 2, free p0-0, again 10s"},
+		{name: "an index that failed waits alone", job: testJob(2, 3, perIndex(1)), pods: "0:failed,now", want: "create 1, create 2, again 10s"},
+		{name: "an index that failed is remembered", job: testJob(1, 1, perIndex(1)), pods: "0:failed", want: "create 0"},
+		{name: "until its next attempt is there", job: testJob(1, 1, perIndex(1)), pods: "0:failed 0:second", want: "free p0-0"},
 		{name: "an index that failed too often", job: testJob(1, 2, perIndex(0)), pods: "0:failed", want: "create 1, free p0-0"},
 		{name: "all done, some failed", job: testJob(1, 2, perIndex(0)), pods: "0:failed 1:ended", want: "free p0-0, free p1-1, FailureTarget=True FailedIndexes"},
 		{name: "enough succeeded", job: testJob(3, 3, enough("0-1", 1)), pods: "1:ended 2:", want: "delete p2-1, free p1-0, SuccessCriteriaMet=True SuccessPolicy"},
@@ -183,11 +187,12 @@ func TestIndexesAsText(t *testing.T) {
 func TestRuns(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		parallel, completions := rapid.Int32Range(1, 4).Draw(t, "parallelism"), rapid.Int32Range(1, 6).Draw(t, "completions")
-		kindOf := rapid.SampledFrom([]func(*batchv1.Job){func(*batchv1.Job) {}, withIndexes, perIndex(1), failedOnly}).Draw(t, "kind")
+		kindOf := rapid.SampledFrom([]func(*batchv1.Job){func(*batchv1.Job) {}, withIndexes, perIndex(1), failedOnly, enough("0-1", 1)}).Draw(t, "kind")
 		j, now := testJob(parallel, completions, kindOf), start
 		j.Spec.BackoffLimit = ptrTo(rapid.Int32Range(0, 6).Draw(t, "backoffLimit"))
 		var all []*v1.Pod
-		made, ends := 0, map[types.UID]v1.PodPhase{}
+		made, ends, resized := 0, map[types.UID]v1.PodPhase{}, false
+		var ever []*v1.Pod
 		for step := range 300 {
 			before := View{Job: j, Pods: all}
 			plan := Decide(before, now)
@@ -199,7 +204,7 @@ func TestRuns(t *testing.T) {
 				p := newPod(j, c)
 				p.Name = fmt.Sprint("p", made)
 				p.UID, p.Status.Phase, p.CreationTimestamp = types.UID(p.Name), v1.PodPending, metav1.NewTime(now)
-				all = append(all, p)
+				all, ever = append(all, p), append(ever, p)
 			}
 			j = j.DeepCopy()
 			j.Status = plan.Status
@@ -207,18 +212,58 @@ func TestRuns(t *testing.T) {
 				p.Finalizers = nil
 			}
 			check(t, j, all)
+			if !resized {
+				tries(t, j, ever)
+			}
 			if finished(&j.Status) {
-				counted(t, j, ends)
+				counted(t, j, ends, resized)
 				return
 			}
 			if step > 20 || rapid.Bool().Draw(t, "moves") {
 				move(t, all, ends, now)
 			}
-			all = slices.DeleteFunc(all, func(p *v1.Pod) bool { return p.DeletionTimestamp != nil && len(p.Finalizers) == 0 && ended(p) })
+			if step < 100 {
+				resized = meddle(t, j, plan) || resized
+			} else {
+				j.Spec.Suspend = nil
+			}
+			all = slices.DeleteFunc(all, func(p *v1.Pod) bool { // by its deletion, or by whoever tidies up
+				return len(p.Finalizers) == 0 && ended(p) && (p.DeletionTimestamp != nil || rapid.Bool().Draw(t, "removed"))
+			})
 			now = now.Add(plan.Again + time.Second)
 		}
 		t.Fatalf("no end after 300 steps: %+v", j.Status)
 	})
+}
+
+// meddle suspends or resumes the job, or changes how large an indexed one is.
+func meddle(t *rapid.T, j *batchv1.Job, plan Plan) (resized bool) {
+	switch rapid.IntRange(0, 12).Draw(t, "meddles") {
+	case 0:
+		j.Spec.Suspend = ptrTo(j.Spec.Suspend == nil || !*j.Spec.Suspend)
+	case 1:
+		if indexed := j.Spec.CompletionMode != nil; indexed && j.Spec.SuccessPolicy == nil && !ending(&plan.Status) {
+			size := rapid.Int32Range(1, 6).Draw(t, "size")
+			j.Spec.Parallelism, j.Spec.Completions = &size, ptrTo(size)
+			return true
+		}
+	}
+	return false
+}
+
+// tries: an index fails once more than its limit at most, whichever of its pods are gone.
+func tries(t *rapid.T, j *batchv1.Job, ever []*v1.Pod) {
+	if j.Spec.BackoffLimitPerIndex == nil {
+		return
+	}
+	failed := map[int]int32{}
+	for _, p := range ever {
+		if p.Status.Phase == v1.PodFailed && p.DeletionTimestamp == nil {
+			if failed[indexOf(p)]++; failed[indexOf(p)] > *j.Spec.BackoffLimitPerIndex+1 {
+				t.Fatalf("index %d failed %d times", indexOf(p), failed[indexOf(p)])
+			}
+		}
+	}
 }
 
 func ptrTo[T any](v T) *T { return &v }
@@ -262,7 +307,8 @@ func check(t *rapid.T, j *batchv1.Job, all []*v1.Pod) {
 }
 
 // counted: a finished job has counted each failure once, and succeeded only as often as pods did.
-func counted(t *rapid.T, j *batchv1.Job, ends map[types.UID]v1.PodPhase) {
+// One that was made smaller counts no pods of indexes that it lost.
+func counted(t *rapid.T, j *batchv1.Job, ends map[types.UID]v1.PodPhase, resized bool) {
 	var well, badly int32
 	for _, phase := range ends {
 		if phase == v1.PodSucceeded {
@@ -271,10 +317,10 @@ func counted(t *rapid.T, j *batchv1.Job, ends map[types.UID]v1.PodPhase) {
 			badly++
 		}
 	}
-	if j.Status.Failed != badly || j.Status.Succeeded > well {
+	if j.Status.Failed > badly || j.Status.Failed < badly && !resized || j.Status.Succeeded > well {
 		t.Fatalf("counted %d failed and %d succeeded, were %d and %d", j.Status.Failed, j.Status.Succeeded, badly, well)
 	}
-	if hasCondition(&j.Status, batchv1.JobComplete) && j.Status.Succeeded < *j.Spec.Completions {
+	if hasCondition(&j.Status, batchv1.JobComplete) && j.Spec.SuccessPolicy == nil && j.Status.Succeeded < *j.Spec.Completions {
 		t.Fatalf("complete with %d of %d", j.Status.Succeeded, *j.Spec.Completions)
 	}
 }
