@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/podvine/podvine/agent/api/auth/external"
 	"github.com/podvine/podvine/gossip"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	NodeLabels                                 []string
 	NodeTaints                                 []string
 	AuditPolicyFile, AuditLogPath              string
+	// External are files of configuration of who may use the API. Every replica needs the same ones.
+	External external.Files
 	// ProgramsDir holds the slim programs where the binary does not carry them.
 	ProgramsDir string
 	// Join has a machine that is no member yet join a cluster; nil has it found one.
@@ -68,6 +71,7 @@ func DefaultConfig() Config {
 		ClusterDomain: "cluster.local",
 		EvictionDelay: 5 * time.Second,
 		Tunnel:        "wireguard",
+		External:      external.Files{TokenWebhookVersion: "v1", TokenWebhookCache: 2 * time.Minute},
 	}
 }
 
@@ -96,6 +100,12 @@ func (c Config) Validate() error {
 	c.settings().check(fault)
 	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
 		fault("audit-log-path", "a policy file is given, but no log")
+	}
+	if v := c.External.TokenWebhookVersion; v != "v1" && v != "v1beta1" {
+		fault("authentication-token-webhook-version", "%q is neither v1 nor v1beta1", v)
+	}
+	if c.External.TokenWebhookCache < 0 {
+		fault("authentication-token-webhook-cache-ttl", "%s is negative", c.External.TokenWebhookCache)
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)

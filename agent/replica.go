@@ -145,6 +145,7 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 	usual := standard.Config{
 		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
 		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: func() int64 { return n.live.get().evictionDelaySeconds() },
+		External: n.config.External, ServerID: n.dir.NodeName, Log: n.log.With("part", "access"),
 		MoreAdmission: []admission.Interface{newSettingsAdmission(n.live.get)},
 	}
 	return func(access api.Access) (api.Security, error) {

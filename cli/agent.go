@@ -66,6 +66,12 @@ func (f *agentFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.profile, "gossip-profile", string(c.GossipProfile), "timings of gossip: lan or lab")
 	flags.StringVar(&c.AuditPolicyFile, "audit-policy-file", "", "audit policy, as Kubernetes reads it")
 	flags.StringVar(&c.AuditLogPath, "audit-log-path", "", "file for audit events; - is the standard output")
+	flags.StringVar(&c.External.Authentication, "authentication-config", "", "file with an AuthenticationConfiguration (issuers of JWTs), followed; the same on every replica")
+	flags.StringVar(&c.External.Authorization, "authorization-config", "", "file with an AuthorizationConfiguration, followed; the same on every replica (default: Node, RBAC)")
+	flags.StringVar(&c.External.Tokens, "token-auth-file", "", "file with static tokens, as TOKEN,USER,UID,\"GROUP,…\" a line, followed; the same on every replica")
+	flags.StringVar(&c.External.TokenWebhook, "authentication-token-webhook-config-file", "", "kubeconfig that leads to a server that reviews tokens, followed; the same on every replica")
+	flags.StringVar(&c.External.TokenWebhookVersion, "authentication-token-webhook-version", c.External.TokenWebhookVersion, "version of the TokenReviews that it is sent: v1 or v1beta1")
+	flags.DurationVar(&c.External.TokenWebhookCache, "authentication-token-webhook-cache-ttl", c.External.TokenWebhookCache, "how long its answers count")
 	for name, port := range map[string]*uint16{"api-port": &c.APIPort, "kubelet-port": &c.KubeletPort, "gossip-port": &c.GossipPort, "peer-port": &c.PeerPort} {
 		flags.Uint16Var(port, name, *port, "port of the "+strings.TrimSuffix(name, "-port"))
 	}

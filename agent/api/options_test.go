@@ -14,12 +14,18 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/podvine/podvine/agent/api"
 	"github.com/podvine/podvine/agent/api/apitest"
 	"github.com/podvine/podvine/agent/api/apitest/kubectl"
+	"github.com/podvine/podvine/agent/api/auth/external"
 )
 
 // A server with everything configured that the other has not.
@@ -34,7 +40,12 @@ func TestServerOptions(t *testing.T) {
 	endpoint := make(chan netip.Addr, 2)
 	endpoint <- netip.MustParseAddr("192.0.2.10")
 	current := netip.Addr{}
+	static := filepath.Join(dir, "tokens")
+	if err := os.WriteFile(static, []byte(`st4tic,carol,1,"dev"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	c := apitest.Start(t, func(o *apitest.Options) {
+		o.External = external.Files{Tokens: static}
 		o.Adjust = func(config *api.Config) {
 			config.Audit, config.ClusterServices = audit, true
 			config.KubernetesService = &api.KubernetesService{
@@ -50,6 +61,7 @@ func TestServerOptions(t *testing.T) {
 		}
 	})
 	k := kubectl.New(t, c.Kubeconfig)
+	t.Run("bearers of tokens", func(t *testing.T) { testBearers(t, c) })
 	t.Run("audit log", func(t *testing.T) { testAudit(t, k, audit.LogFile) })
 	t.Run("API service of another server", func(t *testing.T) { testRemoteService(t, k) })
 	t.Run("kubernetes service", func(t *testing.T) {
@@ -176,4 +188,38 @@ func testIdle(t *testing.T, c *apitest.Cluster) {
 		}
 		return nil
 	})
+}
+
+// testBearers: a bootstrap token counts for as long as its Secret says so, and a file's token counts.
+func testBearers(t *testing.T, c *apitest.Cluster) {
+	secrets := c.Client(t).CoreV1().Secrets("kube-system")
+	_, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef"}, Type: corev1.SecretTypeBootstrapToken,
+		StringData: map[string]string{"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := func(token string) (string, error) {
+		config := rest.AnonymousClientConfig(c.Config)
+		config.BearerToken = token
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return "", err
+		}
+		review, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		return fmt.Sprint(review.Status.UserInfo.Username, review.Status.UserInfo.Groups), err
+	}
+	const bootstrap = "abcdef.0123456789abcdef"
+	for token, want := range map[string]string{bootstrap: "system:bootstrap:abcdef[system:bootstrappers system:authenticated]", "st4tic": "carol[dev system:authenticated]"} {
+		if got, err := who(token); got != want || err != nil {
+			t.Errorf("%s, want %s: %v", got, want, err)
+		}
+	}
+	if err := secrets.Delete(t.Context(), "bootstrap-token-abcdef", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{bootstrap, "0ther"} {
+		if got, err := who(token); !apierrors.IsUnauthorized(err) {
+			t.Errorf("%s: %v", got, err)
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
+	bootstrapsecrets "k8s.io/cluster-bootstrap/util/secrets"
 )
 
 // RemoveExpired removes the Secrets of tokens whose time is over, and returns the tokens' IDs.
@@ -34,10 +35,10 @@ func RemoveExpired(ctx context.Context, client kubernetes.Interface, now time.Ti
 	return removed, errors.Join(errs...)
 }
 
-// expired chooses the Secrets of this package's tokens that let nobody in any more. Pure.
+// expired chooses the Secrets of bootstrap tokens, this package's and others', that let nobody in any more. Pure.
 func expired(secrets []corev1.Secret, now time.Time) (gone []*corev1.Secret) {
 	for i := range secrets {
-		if grant, ok := GrantOf(&secrets[i]); ok && grant.Expired(now) {
+		if secrets[i].Type == secretType && bootstrapsecrets.HasExpired(&secrets[i], now) {
 			gone = append(gone, &secrets[i])
 		}
 	}

@@ -16,15 +16,17 @@ func TestExpiredTokensAreRemoved(t *testing.T) {
 	of := func(id string, expires time.Time) *corev1.Secret {
 		return join.Token{ID: id, Secret: "secretsecretsecr"}.Object(expires, "")
 	}
-	foreign := of("aaaaaa", now.Add(-time.Hour))
+	foreign, endless, other := of("aaaaaa", now.Add(-time.Hour)), of("bbbbbb", now), of("cccccc", now)
 	delete(foreign.Data, "usage-podvine-join")
-	client := fake.NewClientset(of("expird", now), of("valid1", now.Add(time.Second)), foreign)
+	delete(endless.Data, "expiration")
+	other.Type = corev1.SecretTypeOpaque
+	client := fake.NewClientset(of("expird", now), of("valid1", now.Add(time.Second)), foreign, endless, other)
 	removed, err := join.RemoveExpired(t.Context(), client, now)
-	if err != nil || !slices.Equal(removed, []string{"expird"}) {
+	if err != nil || !slices.Equal(removed, []string{"aaaaaa", "expird"}) {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	left, err := client.CoreV1().Secrets(metav1.NamespaceSystem).List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(left.Items) != 2 {
+	if err != nil || len(left.Items) != 3 {
 		t.Errorf("left are %v, %v", left, err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/auth/external"
 	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/api/kinds"
@@ -62,6 +63,8 @@ type Options struct {
 	Network *consensus.Network
 	// TolerationSeconds is the eviction delay; nil is the usual one.
 	TolerationSeconds func() int64
+	// External are files that add to authentication and authorization.
+	External external.Files
 	// Log receives what store and server say; nil is silent.
 	Log *slog.Logger
 }
@@ -238,7 +241,7 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 		return err
 	}
 	security := standard.Config{PKI: c.PKI, Issuer: issuer, KeySetURL: "https://" + listener.Addr().String() + tokens.KeySetPath,
-		TolerationSeconds: o.TolerationSeconds}
+		TolerationSeconds: o.TolerationSeconds, External: o.External, ServerID: nodeName, Log: o.Log}
 	config := api.Config{
 		Listener:            listener,
 		ServingCert:         c.PKI.Serving(),

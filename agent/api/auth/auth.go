@@ -1,9 +1,9 @@
 // Package auth puts together who may speak to the API and what they may do: one authenticator of requests and one
 // authorizer, in the order and with the answers of Kubernetes.
 //
-// The pieces are in the packages below: tokens (service-account tokens), rbac, nodeauth (the Node authorizer) and
-// bootstrap (the default roles). They meet here and in agent/api, nowhere else. What comes later (bootstrap tokens,
-// OpenID Connect, webhooks) joins as further entries of [AuthenticatorConfig.Tokens] and [AuthorizerConfig.More].
+// The pieces are in the packages below: tokens (service-account tokens), bootstraptokens, rbac, nodeauth (the Node
+// authorizer), external (what files of configuration add) and bootstrap (the default roles). They meet here and in agent/api,
+// nowhere else.
 package auth
 
 import (
@@ -116,6 +116,8 @@ type Authorization struct {
 	Resolver authorizer.RuleResolver
 	// Rules resolve what users hold (escalation checks).
 	Rules *rbac.Rules
+	// Masters, Node and RBAC are the parts of Authorizer.
+	Masters, Node, RBAC authorizer.Authorizer
 }
 
 // NewAuthorizer makes the authorizers.
@@ -150,7 +152,7 @@ func NewAuthorizer(config AuthorizerConfig) (*Authorization, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make authorizer: %w", err)
 	}
-	return &Authorization{Authorizer: all, Resolver: byRole, Rules: rules}, nil
+	return &Authorization{Authorizer: all, Resolver: byRole, Rules: rules, Masters: masters, Node: node, RBAC: byRole}, nil
 }
 
 // nodeRules are those of the role system:node.

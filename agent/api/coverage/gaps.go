@@ -104,7 +104,6 @@ func otherGaps() []Gap {
 	return []Gap{
 		{Kind: "Service", Field: "spec.type", Values: []string{"LoadBalancer"}, Effect: "nothing assigns an address; its node ports are served"},
 		{Kind: "Service", Field: "spec.ports[].protocol", Values: []string{"SCTP"}, Effect: "the port is not served"},
-		{Kind: "Secret", Field: "data{usage-bootstrap-authentication}", Effect: "the token authenticates nobody; `podvine token create` makes one with which machines join"},
 		{Kind: "StorageVersionMigration", Field: "spec.resource.resource", Effect: "no object is written anew"},
 		{Kind: "DeviceTaintRule", Field: "spec.taint.key", Effect: "no device is tainted"},
 		{Kind: "DeviceClass", Field: "spec.selectors", Effect: "no device is allocated"},

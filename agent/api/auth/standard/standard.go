@@ -4,9 +4,12 @@
 package standard
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -16,6 +19,8 @@ import (
 	"github.com/podvine/podvine/agent/api"
 	podvineadmission "github.com/podvine/podvine/agent/api/admission"
 	"github.com/podvine/podvine/agent/api/auth"
+	"github.com/podvine/podvine/agent/api/auth/bootstraptokens"
+	"github.com/podvine/podvine/agent/api/auth/external"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/pki"
 )
@@ -31,6 +36,11 @@ type Config struct {
 	TolerationSeconds func() int64
 	// WithVolumes says that the kinds of storage are served.
 	WithVolumes bool
+	// External are files that add to authentication and authorization, ServerID tells members apart in metrics.
+	External external.Files
+	ServerID string
+	// Log receives what changes of those files come to; nil is silent.
+	Log *slog.Logger
 	// MoreTokens, MoreAuthorizers and MoreAdmission follow the usual ones.
 	MoreTokens      []authenticator.Token
 	MoreAuthorizers []union.NamedAuthorizer
@@ -46,9 +56,18 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	if err != nil {
 		return api.Security{}, err
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	audiences := authenticator.Audiences{c.Issuer}
+	files, err := external.New(external.Config{Files: c.External, Issuer: c.Issuer, Audiences: audiences, ServerID: c.ServerID, Log: c.Log})
+	if err != nil {
+		return api.Security{}, err
+	}
+	bearers := []authenticator.Token{validator, authenticator.WrapAudienceAgnosticToken(audiences, bootstraptokens.Authenticator{Client: access.Client})}
 	frontProxy := auth.FrontProxy(c.PKI.FrontProxyCA(), pki.FrontProxyUser)
 	request, err := auth.NewAuthenticator(auth.AuthenticatorConfig{
-		ClientCA: c.PKI.ClusterCA(), FrontProxy: frontProxy, Tokens: append([]authenticator.Token{validator}, c.MoreTokens...),
+		ClientCA: c.PKI.ClusterCA(), FrontProxy: frontProxy, Tokens: slices.Concat(bearers, files.Tokens(), c.MoreTokens), Anonymous: files.Anonymous(),
 	})
 	if err != nil {
 		return api.Security{}, err
@@ -57,12 +76,16 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	if err != nil {
 		return api.Security{}, err
 	}
+	decides, resolves := authorization.Authorizer, authorization.Resolver
+	if arranged := files.Authorization(external.Usual{Masters: authorization.Masters, Node: authorization.Node, RBAC: authorization.RBAC, Rules: authorization.Resolver}); arranged != nil {
+		decides, resolves = arranged, arranged
+	}
 	parameters, err := dynamic.NewForConfig(access.ClientConfig)
 	if err != nil {
 		return api.Security{}, fmt.Errorf("make security: %w", err)
 	}
 	chain, err := podvineadmission.New(podvineadmission.Config{
-		Client: access.Client, Informers: access.Informers, Authorizer: authorization.Authorizer,
+		Client: access.Client, Informers: access.Informers, Authorizer: decides,
 		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission, Serves: access.Serves,
 		Extensions: &podvineadmission.Extensions{
 			Dynamic: parameters, Mapper: access.Mapper, Services: access.Services, Authentication: access.WebhookAuthentication, Version: access.Version,
@@ -76,8 +99,9 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 		return api.Security{}, err
 	}
 	return api.Security{
-		Authenticator: request, Audiences: authenticator.Audiences{c.Issuer}, RequestHeader: frontProxy,
-		Authorizer: authorization.Authorizer, RuleResolver: authorization.Resolver, Admission: chain, Start: chain.Start,
+		Authenticator: request, Audiences: audiences, RequestHeader: frontProxy,
+		Authorizer: decides, RuleResolver: resolves, Admission: chain,
+		Start:  func(ctx context.Context) error { return errors.Join(files.Start(ctx), chain.Start(ctx)) },
 		Tokens: tokens.NewREST(issuer),
 		Routes: map[string]http.Handler{
 			tokens.ConfigurationPath: http.HandlerFunc(discovery.ServeConfiguration),
