@@ -58,7 +58,7 @@ func TestWarnings(t *testing.T) {
 		"empty struct":  {&corev1.Pod{}, "", `{spec: {volumes: [{name: b, projected: {sources: [{podCertificate: {}}]}}]}}`, []string{"spec.volumes[0].projected.sources[0].podCertificate"}},
 		"in a template": {&appsv1.Deployment{}, "", `{spec: {template: {spec: {resourceClaims: [{name: gpu}]}}}}`, []string{"spec.template.spec.resourceClaims"}},
 		"pod template":  {&corev1.PodTemplate{}, "", `{template: {spec: {resourceClaims: [{name: gpu}]}}}`, []string{"template.spec.resourceClaims"}},
-		"map key":       {&corev1.Secret{}, "", `{data: {usage-bootstrap-authentication: dHJ1ZQ==, other: dHJ1ZQ==}}`, []string{"data[usage-bootstrap-authentication]"}},
+		"map key":       {&corev1.Secret{}, "", `{data: {usage-bootstrap-signing: dHJ1ZQ==, other: dHJ1ZQ==}}`, []string{"data[usage-bootstrap-signing]"}},
 		"other map key": {&corev1.Secret{}, "", `{data: {other: dHJ1ZQ==}}`, nil},
 		"sub-resource": {&corev1.Pod{}, "ephemeralcontainers", `{spec: {resourceClaims: [{name: gpu}], ephemeralContainers: [{name: c, securityContext: {appArmorProfile: {type: Localhost}}}]}}`,
 			[]string{"spec.ephemeralContainers[0].securityContext.appArmorProfile.type"}},

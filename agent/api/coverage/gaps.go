@@ -104,9 +104,13 @@ func otherGaps() []Gap {
 	return []Gap{
 		{Kind: "Service", Field: "spec.type", Values: []string{"LoadBalancer"}, Effect: "nothing assigns an address; its node ports are served"},
 		{Kind: "Service", Field: "spec.ports[].protocol", Values: []string{"SCTP"}, Effect: "the port is not served"},
+		{Kind: "Secret", Field: "data{usage-bootstrap-signing}", Effect: "the token signs no ConfigMap `kube-public/cluster-info`: there is none"},
 		{Kind: "StorageVersionMigration", Field: "spec.resource.resource", Effect: "no object is written anew"},
 		{Kind: "DeviceTaintRule", Field: "spec.taint.key", Effect: "no device is tainted"},
 		{Kind: "DeviceClass", Field: "spec.selectors", Effect: "no device is allocated"},
+		{Kind: "ResourceClaim", Field: "spec.devices", Effect: "no device is allocated; `adminAccess` is not held against the namespace's label"},
+		{Kind: "ResourceClaimTemplate", Field: "spec.spec.devices", Effect: "no claims are made and no device is allocated"},
+		{Kind: "ResourceSlice", Field: "spec.driver", Effect: "no device is allocated"},
 		{Kind: "HorizontalPodAutoscaler", Field: "spec.maxReplicas", Effect: "nothing is scaled"},
 		{Kind: "NetworkPolicy", Field: "spec.policyTypes", Effect: "no traffic is refused"},
 	}

@@ -1,6 +1,6 @@
-// Package devices is kinds of resource.k8s.io: DeviceClass, which says what devices a claim may ask for, and
-// DeviceTaintRule, which taints devices. Nothing allocates devices yet. All is pure functions but for the time of taints, and
-// safe for concurrent use. Test with `go test ./agent/api/kinds/devices`.
+// Package devices is the kinds of resource.k8s.io: DeviceClass says what devices a claim may ask for, ResourceClaim and
+// ResourceClaimTemplate ask, ResourceSlice says what a node has, and DeviceTaintRule taints devices. Nothing allocates
+// devices yet. All is pure functions but for the time of taints, and safe for concurrent use. Test with `go test ./agent/api/kinds/devices`.
 package devices
 
 import (
@@ -20,7 +20,9 @@ import (
 )
 
 // Resources returns the kinds.
-func Resources() []kinds.Resource { return []kinds.Resource{classes(), taintRules()} }
+func Resources() []kinds.Resource {
+	return []kinds.Resource{classes(), claims(), claimTemplates(), resourceSlices(), taintRules()}
+}
 
 func invalid(at *field.Path, value any, messages []string) field.ErrorList {
 	var errs field.ErrorList

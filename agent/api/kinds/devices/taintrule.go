@@ -88,11 +88,10 @@ func validateRule(spec *resourcev1.DeviceTaintRuleSpec, at *field.Path) field.Er
 func validateTaint(t *resourcev1.DeviceTaint, at *field.Path) field.ErrorList {
 	errs := metav1validation.ValidateLabelName(t.Key, at.Child("key"))
 	errs = append(errs, invalid(at.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
-	effects := []resourcev1.DeviceTaintEffect{resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone}
 	if t.Effect == "" {
 		errs = append(errs, field.Required(at.Child("effect"), ""))
-	} else if !slices.Contains(effects, t.Effect) {
-		errs = append(errs, field.NotSupported(at.Child("effect"), t.Effect, effects))
+	} else if !slices.Contains(taintEffects(), t.Effect) {
+		errs = append(errs, field.NotSupported(at.Child("effect"), t.Effect, taintEffects()))
 	}
 	return errs
 }

@@ -19,11 +19,12 @@ func claimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) fiel
 	meta := at.Child("metadata")
 	errs := apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations"))
 	errs = append(errs, metav1validation.ValidateLabels(t.Labels, meta.Child("labels"))...)
-	errs = append(errs, onlyLabels(&t.ObjectMeta, meta)...)
+	errs = append(errs, OnlyLabels(&t.ObjectMeta, meta)...)
 	return append(errs, ValidateClaimSpec(&t.Spec, false, at.Child("spec"))...)
 }
 
-func onlyLabels(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+// OnlyLabels reports what the metadata of a template has beside labels and annotations.
+func OnlyLabels(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	v := reflect.ValueOf(meta).Elem()
 	for i := range v.NumField() {
