@@ -176,9 +176,10 @@ func TestTokenWebhook(t *testing.T) {
 	}
 }
 
-func TestAuthorizationWebhook(t *testing.T) {
-	var asked atomic.Int32
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// newReviewer allows to create, denies to delete, and counts how often it is asked.
+func newReviewer(t *testing.T, asked *atomic.Int32) *httptest.Server {
+	t.Helper()
+	return httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		var review authorizationv1.SubjectAccessReview
 		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
@@ -195,6 +196,11 @@ func TestAuthorizationWebhook(t *testing.T) {
 			t.Error(err)
 		}
 	}))
+}
+
+func TestAuthorizationWebhook(t *testing.T) {
+	var asked atomic.Int32
+	server := newReviewer(t, &asked)
 	hook := func(policy string) string {
 		return fmt.Sprintf(`apiVersion: apiserver.config.k8s.io/v1
 kind: AuthorizationConfiguration

@@ -134,73 +134,87 @@ func TestFieldsOfClaimTemplates(t *testing.T) {
 	}})
 }
 
-func TestFieldsOfSlices(t *testing.T) {
-	spec := func(text string) string { return `{spec: {` + text + `}}` }
-	device := func(text string) string { return spec(`devices: [{name: dev-0, ` + text + `}]`) }
-	const at, all = "spec.devices[0].", "spec.devices[]."
-	invalid := func(field, patch, errors string) Row {
-		return Row{Field: field, Class: Invalid, Patch: patch, Error: errors}
+// The helpers of the tables of slices: a patch of spec, one of a device, and a row that is refused.
+func sliceSpec(text string) string   { return `{spec: {` + text + `}}` }
+func sliceDevice(text string) string { return sliceSpec(`devices: [{name: dev-0, ` + text + `}]`) }
+func refused(field, patch, errors string) Row {
+	return Row{Field: field, Class: Invalid, Patch: patch, Error: errors}
+}
+
+// sliceRows show the fields of a slice.
+func sliceRows() []Row {
+	return []Row{
+		{Field: "spec.driver", Class: Immutable, Patch: sliceSpec("driver: e"), Error: "Invalid spec.driver"},
+		{Field: "spec.pool.name", Class: Immutable, Patch: sliceSpec("pool: {name: q}"), Error: "Invalid spec.pool.name"},
+		{Field: "spec.nodeName", Class: Immutable, Patch: sliceSpec("nodeName: n2"), Error: "Invalid spec.nodeName"},
+		refused("spec.nodeName", sliceSpec("nodeName: ''"), "Invalid spec.nodeName; Required spec"),
+		{Field: "spec.pool.generation", Class: Mutable, Patch: sliceSpec("pool: {generation: 2}")},
+		refused("spec.pool.generation", sliceSpec("pool: {generation: -1}"), "Invalid spec.pool.generation"),
+		refused("spec.pool.resourceSliceCount", sliceSpec("pool: {resourceSliceCount: 0}"), "Invalid spec.pool.resourceSliceCount"),
+		refused("spec.nodeSelector", sliceSpec("nodeSelector: {nodeSelectorTerms: []}"), "Invalid spec; Required spec.nodeSelector.nodeSelectorTerms; Invalid spec.nodeSelector.nodeSelectorTerms"),
+		refused("spec.allNodes", sliceSpec("allNodes: true"), "Invalid spec"),
+		refused("spec.allNodes", sliceSpec("allNodes: false"), "Invalid spec.allNodes"),
+		refused("spec.perDeviceNodeSelection", sliceSpec("perDeviceNodeSelection: false"), "Invalid spec.perDeviceNodeSelection"),
+		refused("spec.perDeviceNodeSelection", sliceSpec("nodeName: null, perDeviceNodeSelection: true, devices: [{name: a}]"), "Required spec.devices[0]"),
+		{Field: "spec.partitionTypeAttribute", Class: Dropped, Patch: sliceSpec("partitionTypeAttribute: d/a")},
+		{Field: "spec.skipNodeOperations", Class: Dropped, Patch: sliceSpec("skipNodeOperations: ['*']")},
+		refused("spec.sharedCounters[].name", sliceSpec("sharedCounters: [{counters: {a: {value: '1'}}}]"), "Required spec.sharedCounters[0].name"),
+		refused("spec.sharedCounters[].counters", sliceSpec("sharedCounters: [{name: a}]"), "Required spec.sharedCounters[0].counters"),
+		refused("spec.sharedCounters", sliceSpec("devices: [{name: a}], sharedCounters: [{name: a, counters: {a: {value: '1'}}}]"), "Invalid spec"),
+		{Field: "spec.sharedCounters[].counters{}.value", Class: Mutable, Patch: sliceSpec("sharedCounters: [{name: a, counters: {a: {value: '1'}}}]")},
 	}
+}
+
+// deviceRows show those of a device.
+func deviceRows() []Row {
+	const at, all = "spec.devices[0].", "spec.devices[]."
+	return []Row{
+		{Field: "spec.devices", Class: Mutable, Patch: sliceDevice("")},
+		refused(all+"name", sliceSpec("devices: [{name: A}]"), "Invalid "+at+"name"),
+		refused(all+"name", sliceSpec("devices: [{name: a}, {name: a}]"), "Duplicate spec.devices[1].name"),
+		refused(all+"attributes", sliceDevice("attributes: {a-b: {int: 1}}"), "Invalid "+at+"attributes[a-b]"),
+		refused(all+"attributes", sliceDevice("attributes: {a: {}}"), "Invalid "+at+"attributes[a]"),
+		{Field: all + "attributes{}.int", Class: Mutable, Patch: sliceDevice("attributes: {a: {int: 1}}")},
+		{Field: all + "attributes{}.bool", Class: Mutable, Patch: sliceDevice("attributes: {d.example.com/a: {bool: false}}")},
+		refused(all+"attributes{}.string", sliceDevice("attributes: {a: {string: "+strings.Repeat("s", 65)+"}}"), "TooLong "+at+"attributes[a].string"),
+		refused(all+"attributes{}.version", sliceDevice("attributes: {a: {version: v1}}"), "Invalid "+at+"attributes[a].version"),
+		refused(all+"attributes{}.version", sliceDevice("attributes: {a: {version: 1.2.3, int: 1}}"), "Invalid "+at+"attributes[a]"),
+		{Field: all + "attributes{}.ints", Class: Dropped, Patch: sliceDevice("attributes: {a: {int: 1, ints: [1]}}")},
+		{Field: all + "attributes{}.bools", Class: Dropped, Patch: sliceDevice("attributes: {a: {int: 1, bools: [true]}}")},
+		{Field: all + "attributes{}.strings", Class: Dropped, Patch: sliceDevice("attributes: {a: {int: 1, strings: [a]}}")},
+		{Field: all + "attributes{}.versions", Class: Dropped, Patch: sliceDevice("attributes: {a: {int: 1, versions: [a]}}")},
+		{Field: all + "capacity{}.value", Class: Mutable, Patch: sliceDevice("capacity: {a: {value: 1Gi}}")},
+		refused(all+"capacity{}.requestPolicy", sliceDevice("capacity: {a: {value: 1, requestPolicy: {}}}"), "Forbidden "+at+"capacity[a].requestPolicy"),
+		refused(all+"capacity{}.requestPolicy.default", sliceDevice("allowMultipleAllocations: true, capacity: {a: {value: 1, requestPolicy: {default: 2}}}"), "Invalid "+at+"capacity[a].requestPolicy.default"),
+		refused(all+"capacity{}.requestPolicy.validValues", sliceDevice("allowMultipleAllocations: true, capacity: {a: {value: 9, requestPolicy: {validValues: [1]}}}"), "Required "+at+"capacity[a].requestPolicy.default"),
+		refused(all+"capacity{}.requestPolicy.validRange.min", sliceDevice("allowMultipleAllocations: true, capacity: {a: {value: 9, requestPolicy: {default: 1, validRange: {}}}}"), "Required "+at+"capacity[a].requestPolicy.validRange.min"),
+		refused(all+"capacity{}.requestPolicy.validRange.max", sliceDevice("allowMultipleAllocations: true, capacity: {a: {value: 9, requestPolicy: {default: 1, validRange: {min: 1, max: 10}}}}"), "Invalid "+at+"capacity[a].requestPolicy.validRange.max"),
+		{Field: all + "capacity{}.requestPolicy.validRange.step", Class: Mutable, Patch: sliceDevice("allowMultipleAllocations: true, capacity: {a: {value: '9', requestPolicy: {default: '1', validRange: {min: '1', max: '9', step: '1'}}}}")},
+		refused(all+"consumesCounters[].counterSet", sliceDevice("consumesCounters: [{counters: {a: {value: '1'}}}]"), "Required "+at+"consumesCounters[0].counterSet"),
+		refused(all+"consumesCounters[].counters", sliceDevice("consumesCounters: [{counterSet: a}]"), "Required "+at+"consumesCounters[0].counters"),
+		{Field: all + "consumesCounters[].counters{}.value", Class: Mutable, Patch: sliceDevice("consumesCounters: [{counterSet: a, counters: {a: {value: '1'}}}]")},
+		{Field: all + "consumesCounters[].compatibilityGroups", Class: Dropped, Patch: sliceDevice("consumesCounters: [{counterSet: a, counters: {a: {value: '1'}}, compatibilityGroups: [a]}]")},
+		refused(all+"nodeName", sliceDevice("nodeName: n1"), "Invalid spec.devices[0]"),
+		refused(all+"allNodes", sliceDevice("allNodes: true"), "Invalid spec.devices[0]"),
+		refused(all+"nodeSelector", sliceDevice("nodeSelector: {nodeSelectorTerms: []}"), "Invalid spec.devices[0]"),
+		refused(all+"taints[].key", sliceDevice("taints: [{key: a b, effect: NoExecute}]"), "Invalid "+at+"taints[0].key"),
+		refused(all+"taints[].value", sliceDevice("taints: [{key: a, value: b c, effect: NoExecute}]"), "Invalid "+at+"taints[0].value"),
+		refused(all+"taints[].effect", sliceDevice("taints: [{key: a}]"), "Required "+at+"taints[0].effect"),
+		{Field: all + "taints[].timeAdded", Class: Mutable, Patch: sliceDevice(`taints: [{key: a, effect: None, timeAdded: "2030-01-02T03:04:05Z"}]`)},
+		{Field: all + "bindsToNode", Class: Mutable, Patch: sliceDevice("bindsToNode: true")},
+		refused(all+"bindingConditions", sliceDevice("bindingConditions: [a]"), "Invalid "+at+"bindingFailureConditions"),
+		refused(all+"bindingFailureConditions", sliceDevice("bindingFailureConditions: [a]"), "Invalid "+at+"bindingConditions"),
+		{Field: all + "allowMultipleAllocations", Class: Mutable, Patch: sliceDevice("allowMultipleAllocations: true")},
+		{Field: all + "nodeAllocatableResources", Class: Dropped, Patch: sliceDevice("nodeAllocatableResources: {cpu: {}}")},
+	}
+}
+
+func TestFieldsOfSlices(t *testing.T) {
+	const all = "spec.devices[]."
 	Run(t, Table{
 		Resource: resource(t, "ResourceSlice"),
 		Base:     `{metadata: {name: s}, spec: {driver: d.example.com, pool: {name: p, generation: 1, resourceSliceCount: 1}, nodeName: n1}}`,
-		Rows: []Row{
-			{Field: "spec.driver", Class: Immutable, Patch: spec("driver: e"), Error: "Invalid spec.driver"},
-			{Field: "spec.pool.name", Class: Immutable, Patch: spec("pool: {name: q}"), Error: "Invalid spec.pool.name"},
-			{Field: "spec.nodeName", Class: Immutable, Patch: spec("nodeName: n2"), Error: "Invalid spec.nodeName"},
-			invalid("spec.nodeName", spec("nodeName: ''"), "Invalid spec.nodeName; Required spec"),
-			{Field: "spec.pool.generation", Class: Mutable, Patch: spec("pool: {generation: 2}")},
-			invalid("spec.pool.generation", spec("pool: {generation: -1}"), "Invalid spec.pool.generation"),
-			invalid("spec.pool.resourceSliceCount", spec("pool: {resourceSliceCount: 0}"), "Invalid spec.pool.resourceSliceCount"),
-			invalid("spec.nodeSelector", spec("nodeSelector: {nodeSelectorTerms: []}"), "Invalid spec; Required spec.nodeSelector.nodeSelectorTerms; Invalid spec.nodeSelector.nodeSelectorTerms"),
-			invalid("spec.allNodes", spec("allNodes: true"), "Invalid spec"),
-			invalid("spec.allNodes", spec("allNodes: false"), "Invalid spec.allNodes"),
-			invalid("spec.perDeviceNodeSelection", spec("perDeviceNodeSelection: false"), "Invalid spec.perDeviceNodeSelection"),
-			invalid("spec.perDeviceNodeSelection", spec("nodeName: null, perDeviceNodeSelection: true, devices: [{name: a}]"), "Required spec.devices[0]"),
-			{Field: "spec.partitionTypeAttribute", Class: Dropped, Patch: spec("partitionTypeAttribute: d/a")},
-			{Field: "spec.skipNodeOperations", Class: Dropped, Patch: spec("skipNodeOperations: ['*']")},
-			invalid("spec.sharedCounters[].name", spec("sharedCounters: [{counters: {a: {value: '1'}}}]"), "Required spec.sharedCounters[0].name"),
-			invalid("spec.sharedCounters[].counters", spec("sharedCounters: [{name: a}]"), "Required spec.sharedCounters[0].counters"),
-			invalid("spec.sharedCounters", spec("devices: [{name: a}], sharedCounters: [{name: a, counters: {a: {value: '1'}}}]"), "Invalid spec"),
-			{Field: "spec.sharedCounters[].counters{}.value", Class: Mutable, Patch: spec("sharedCounters: [{name: a, counters: {a: {value: '1'}}}]")},
-			{Field: "spec.devices", Class: Mutable, Patch: device("")},
-			invalid(all+"name", spec("devices: [{name: A}]"), "Invalid "+at+"name"),
-			invalid(all+"name", spec("devices: [{name: a}, {name: a}]"), "Duplicate spec.devices[1].name"),
-			invalid(all+"attributes", device("attributes: {a-b: {int: 1}}"), "Invalid "+at+"attributes[a-b]"),
-			invalid(all+"attributes", device("attributes: {a: {}}"), "Invalid "+at+"attributes[a]"),
-			{Field: all + "attributes{}.int", Class: Mutable, Patch: device("attributes: {a: {int: 1}}")},
-			{Field: all + "attributes{}.bool", Class: Mutable, Patch: device("attributes: {d.example.com/a: {bool: false}}")},
-			invalid(all+"attributes{}.string", device("attributes: {a: {string: "+strings.Repeat("s", 65)+"}}"), "TooLong "+at+"attributes[a].string"),
-			invalid(all+"attributes{}.version", device("attributes: {a: {version: v1}}"), "Invalid "+at+"attributes[a].version"),
-			invalid(all+"attributes{}.version", device("attributes: {a: {version: 1.2.3, int: 1}}"), "Invalid "+at+"attributes[a]"),
-			{Field: all + "attributes{}.ints", Class: Dropped, Patch: device("attributes: {a: {int: 1, ints: [1]}}")},
-			{Field: all + "attributes{}.bools", Class: Dropped, Patch: device("attributes: {a: {int: 1, bools: [true]}}")},
-			{Field: all + "attributes{}.strings", Class: Dropped, Patch: device("attributes: {a: {int: 1, strings: [a]}}")},
-			{Field: all + "attributes{}.versions", Class: Dropped, Patch: device("attributes: {a: {int: 1, versions: [a]}}")},
-			{Field: all + "capacity{}.value", Class: Mutable, Patch: device("capacity: {a: {value: 1Gi}}")},
-			invalid(all+"capacity{}.requestPolicy", device("capacity: {a: {value: 1, requestPolicy: {}}}"), "Forbidden "+at+"capacity[a].requestPolicy"),
-			invalid(all+"capacity{}.requestPolicy.default", device("allowMultipleAllocations: true, capacity: {a: {value: 1, requestPolicy: {default: 2}}}"), "Invalid "+at+"capacity[a].requestPolicy.default"),
-			invalid(all+"capacity{}.requestPolicy.validValues", device("allowMultipleAllocations: true, capacity: {a: {value: 9, requestPolicy: {validValues: [1]}}}"), "Required "+at+"capacity[a].requestPolicy.default"),
-			invalid(all+"capacity{}.requestPolicy.validRange.min", device("allowMultipleAllocations: true, capacity: {a: {value: 9, requestPolicy: {default: 1, validRange: {}}}}"), "Required "+at+"capacity[a].requestPolicy.validRange.min"),
-			invalid(all+"capacity{}.requestPolicy.validRange.max", device("allowMultipleAllocations: true, capacity: {a: {value: 9, requestPolicy: {default: 1, validRange: {min: 1, max: 10}}}}"), "Invalid "+at+"capacity[a].requestPolicy.validRange.max"),
-			{Field: all + "capacity{}.requestPolicy.validRange.step", Class: Mutable, Patch: device("allowMultipleAllocations: true, capacity: {a: {value: '9', requestPolicy: {default: '1', validRange: {min: '1', max: '9', step: '1'}}}}")},
-			invalid(all+"consumesCounters[].counterSet", device("consumesCounters: [{counters: {a: {value: '1'}}}]"), "Required "+at+"consumesCounters[0].counterSet"),
-			invalid(all+"consumesCounters[].counters", device("consumesCounters: [{counterSet: a}]"), "Required "+at+"consumesCounters[0].counters"),
-			{Field: all + "consumesCounters[].counters{}.value", Class: Mutable, Patch: device("consumesCounters: [{counterSet: a, counters: {a: {value: '1'}}}]")},
-			{Field: all + "consumesCounters[].compatibilityGroups", Class: Dropped, Patch: device("consumesCounters: [{counterSet: a, counters: {a: {value: '1'}}, compatibilityGroups: [a]}]")},
-			invalid(all+"nodeName", device("nodeName: n1"), "Invalid spec.devices[0]"),
-			invalid(all+"allNodes", device("allNodes: true"), "Invalid spec.devices[0]"),
-			invalid(all+"nodeSelector", device("nodeSelector: {nodeSelectorTerms: []}"), "Invalid spec.devices[0]"),
-			invalid(all+"taints[].key", device("taints: [{key: a b, effect: NoExecute}]"), "Invalid "+at+"taints[0].key"),
-			invalid(all+"taints[].value", device("taints: [{key: a, value: b c, effect: NoExecute}]"), "Invalid "+at+"taints[0].value"),
-			invalid(all+"taints[].effect", device("taints: [{key: a}]"), "Required "+at+"taints[0].effect"),
-			{Field: all + "taints[].timeAdded", Class: Mutable, Patch: device(`taints: [{key: a, effect: None, timeAdded: "2030-01-02T03:04:05Z"}]`)},
-			{Field: all + "bindsToNode", Class: Mutable, Patch: device("bindsToNode: true")},
-			invalid(all+"bindingConditions", device("bindingConditions: [a]"), "Invalid "+at+"bindingFailureConditions"),
-			invalid(all+"bindingFailureConditions", device("bindingFailureConditions: [a]"), "Invalid "+at+"bindingConditions"),
-			{Field: all + "allowMultipleAllocations", Class: Mutable, Patch: device("allowMultipleAllocations: true")},
-			{Field: all + "nodeAllocatableResources", Class: Dropped, Patch: device("nodeAllocatableResources: {cpu: {}}")},
-		},
+		Rows:     append(sliceRows(), deviceRows()...),
 		Elsewhere: map[string]string{
 			"spec.nodeSelector":              "node selectors are tested in podspec",
 			all + "nodeSelector":             "node selectors are tested in podspec",
