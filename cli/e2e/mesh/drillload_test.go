@@ -16,6 +16,21 @@ import (
 // loadMore is for how long a service is asked beyond the fault: traffic must come back too.
 const loadMore = 6 * time.Second
 
+// takesPods is a survivor whose disk was not full a moment ago: for five minutes after, a node refuses pods.
+func takesPods(t *testing.T, victims []string) string {
+	t.Helper()
+	first := survivor(victims)
+	from := slices.Index(hosts, first)
+	for i := range hosts {
+		host := hosts[(from+i)%len(hosts)]
+		const pressed = `jsonpath={.status.conditions[?(@.type=="DiskPressure")].status}`
+		if !slices.Contains(victims, host) && run(t, hosts[0], "kubectl", "get", "node", host, "-o", pressed) == "False" {
+			return host
+		}
+	}
+	return first
+}
+
 // loadDuring has a pod on the host ask the drill's service by its name, during the fault and what follows, whatever becomes of
 // the API; what it returns waits for the end and counts the requests that were lost.
 func loadDuring(t *testing.T, host string, span time.Duration) func(*figure) {
@@ -29,7 +44,8 @@ func loadDuring(t *testing.T, host string, span time.Duration) func(*figure) {
 	}
 	eventually(t, drillLimit, "the load to begin", func() (string, bool) {
 		out := log()
-		return out, strings.Contains(out, "all clients have asked")
+		state, err := try(t, host, "", "kubectl", "get", "pod", "drill-load", "-o", "jsonpath={.status}")
+		return fmt.Sprint(out, state, err), strings.Contains(out, "all clients have asked")
 	})
 	begun := time.Now()
 	return func(to *figure) {
