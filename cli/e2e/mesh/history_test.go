@@ -223,7 +223,7 @@ func writtenAt(t *testing.T, host string) (list *corev1.ConfigMapList) {
 		return fmt.Sprintf("%v, warned: %v", err, warnings.warned), err == nil && !warnings.warned
 	})
 	if took > time.Second {
-		t.Logf("%s answered from the past for %v more", host, took.Round(time.Millisecond))
+		t.Logf("%s gave no answer of the present for %v: it answered from the past, or a connection to it was dead", host, took.Round(time.Millisecond))
 	}
 	return list
 }
