@@ -8,12 +8,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
-	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/podvine/podvine/agent/control/loop"
 )
 
 // maxCounted bounds how many kinds are watched because a quota counts them; those beyond are listed for each look.
@@ -22,7 +22,7 @@ const maxCounted = 100
 // counted watches the metadata of the kinds that quotas only count.
 type counted struct {
 	metadata metadata.Interface
-	mapper   *restmapper.DeferredDiscoveryRESTMapper
+	kinds    *loop.Kinds
 	// changed is told the namespace in which one came or went.
 	changed func(namespace string)
 
@@ -33,7 +33,7 @@ type counted struct {
 }
 
 func newCounted(client kubernetes.Interface, m metadata.Interface, changed func(string)) *counted {
-	return &counted{metadata: m, changed: changed, mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))}
+	return &counted{metadata: m, changed: changed, kinds: loop.NewKinds(client.Discovery())}
 }
 
 // open lets informers be started until ctx ends; the function that it returns waits for their end.
@@ -53,16 +53,6 @@ func (c *counted) open(ctx context.Context) func() {
 	}
 }
 
-// find returns the served version of a resource.
-func (c *counted) find(resource schema.GroupResource) (schema.GroupVersionResource, error) {
-	found, err := c.mapper.ResourceFor(resource.WithVersion(""))
-	if meta.IsNoMatchError(err) {
-		c.mapper.Reset() // it may have come since
-		found, err = c.mapper.ResourceFor(resource.WithVersion(""))
-	}
-	return found, err
-}
-
 // indexer returns what is cached of a resource, false when it is not filled yet or is not served.
 func (c *counted) indexer(_ context.Context, resource schema.GroupResource) (cache.Indexer, bool) {
 	c.mu.Lock()
@@ -73,7 +63,7 @@ func (c *counted) indexer(_ context.Context, resource schema.GroupResource) (cac
 	if c.informers == nil || len(c.informers) >= maxCounted {
 		return nil, false
 	}
-	found, err := c.find(resource)
+	found, err := c.kinds.Resource(resource)
 	if err != nil {
 		return nil, false
 	}
@@ -98,7 +88,7 @@ func (c *counted) indexer(_ context.Context, resource schema.GroupResource) (cac
 
 // list reads the metadata of a resource's objects; a resource that is not served has none.
 func (c *counted) list(ctx context.Context, resource schema.GroupResource, namespace string) ([]runtime.Object, error) {
-	found, err := c.find(resource)
+	found, err := c.kinds.Resource(resource)
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
