@@ -17,7 +17,9 @@ const (
 	maxCarried = 4096
 	// maxClientAddressBytes bounds the line before a carried connection that says who the client is.
 	maxClientAddressBytes = 64
-	carryDialTimeout      = 5 * time.Second
+	// carryDialTimeout bounds how long a client waits for a replica that serves it, carryDialPause is between two tries.
+	carryDialTimeout = 5 * time.Second
+	carryDialPause   = 100 * time.Millisecond
 )
 
 // writeClientAddress begins a carried connection: a byte with the length of the client's address, and the address as text.
@@ -104,17 +106,36 @@ func (c *carrier) close() error {
 }
 
 func (c *carrier) carry(ctx context.Context, client net.Conn) {
-	defer client.Close()
 	address, _ := netip.ParseAddrPort(client.RemoteAddr().String())
-	dialing, cancel := context.WithTimeout(ctx, carryDialTimeout)
-	server, err := c.dial(dialing, address)
-	cancel()
+	server, err := persist(ctx, c.dial, address)
 	if err != nil {
 		c.log.Debug("carry a client", "client", address, "error", err)
+		_ = client.Close() // it connects anew, as to any API server that has gone
 		return
 	}
-	defer server.Close()
-	stop := context.AfterFunc(ctx, func() { server.Close() })
+	carry(ctx, client, server)
+}
+
+// persist dials for a client until somebody serves it, for a while: replicas that start may all be unready for a moment.
+func persist(ctx context.Context, dial func(context.Context, netip.AddrPort) (net.Conn, error), client netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, carryDialTimeout)
+	defer cancel()
+	for {
+		server, err := dial(ctx, client)
+		if err == nil {
+			return server, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(carryDialPause):
+		}
+	}
+}
+
+// carry copies between the two until either ends or ctx does, and closes both.
+func carry(ctx context.Context, client, server net.Conn) {
+	stop := context.AfterFunc(ctx, func() { _, _ = server.Close(), client.Close() }) // which ends the copies
 	defer stop()
 	var group sync.WaitGroup
 	group.Go(func() { pipe(server, client) })
@@ -131,19 +152,30 @@ func pipe(to, from net.Conn) {
 // joinedListener accepts from several listeners.
 type joinedListener struct {
 	net.Listener // the first, for its address
-	all          []net.Listener
 	conns        chan net.Conn
 	done         chan struct{}
-	once         sync.Once
-	group        sync.WaitGroup
+
+	mu  sync.Mutex
+	all []net.Listener // nil once closed
 }
 
-// joinListeners accepts clients directly and through edges.
-func joinListeners(direct, carried net.Listener) net.Listener {
-	j := &joinedListener{Listener: direct, all: []net.Listener{direct, carried}, conns: make(chan net.Conn), done: make(chan struct{})}
-	j.group.Go(func() { j.pump(direct, func(conn net.Conn) (net.Conn, error) { return conn, nil }) })
-	j.group.Go(func() { j.pump(carried, acceptCarried) })
+// joinListeners accepts what is prepared of a listener, and of those that are added.
+func joinListeners(first net.Listener, prepare func(net.Conn) (net.Conn, error)) *joinedListener {
+	j := &joinedListener{Listener: first, all: []net.Listener{first}, conns: make(chan net.Conn), done: make(chan struct{})}
+	go j.pump(first, prepare)
 	return j
+}
+
+// add accepts of another listener, too, which it closes with the others.
+func (j *joinedListener) add(from net.Listener, prepare func(net.Conn) (net.Conn, error)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.all == nil {
+		_ = from.Close() // as were the others
+		return
+	}
+	j.all = append(j.all, from)
+	go j.pump(from, prepare)
 }
 
 func (j *joinedListener) pump(from net.Listener, prepare func(net.Conn) (net.Conn, error)) {
@@ -160,10 +192,10 @@ func (j *joinedListener) pump(from net.Listener, prepare func(net.Conn) (net.Con
 			}
 			continue
 		}
-		j.group.Go(func() {
+		go func() {
 			prepared, err := prepare(conn)
 			if err != nil {
-				_ = conn.Close() // an edge that has hung up
+				_ = conn.Close() // an edge that has hung up, or a client that was served elsewhere
 				return
 			}
 			select {
@@ -171,7 +203,7 @@ func (j *joinedListener) pump(from net.Listener, prepare func(net.Conn) (net.Con
 			case <-j.done:
 				_ = prepared.Close() // the server ends
 			}
-		})
+		}()
 	}
 }
 
@@ -187,12 +219,16 @@ func (j *joinedListener) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (j *joinedListener) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.all == nil {
+		return nil
+	}
+	close(j.done)
 	var errs []error
-	j.once.Do(func() {
-		close(j.done)
-		for _, l := range j.all {
-			errs = append(errs, l.Close())
-		}
-	})
+	for _, l := range j.all {
+		errs = append(errs, l.Close())
+	}
+	j.all = nil
 	return errors.Join(errs...)
 }

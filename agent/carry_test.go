@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,14 +44,11 @@ func alive(ids ...string) map[string]gossip.Member {
 	return members
 }
 
-// A client of an edge reaches a replica that lives, which sees the client's address; when the replica dies, the client's
-// connection ends.
-func TestEdgeCarriesClientsToALiveReplica(t *testing.T) {
-	direct, carried, front := loopbackListener(t), loopbackListener(t), loopbackListener(t)
-	served := joinListeners(direct, carried)
+// greet serves, on each connection, the client's address as a line, and then what the client says.
+func greet(listener net.Listener) {
 	go func() {
 		for {
-			conn, err := served.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
@@ -61,6 +59,15 @@ func TestEdgeCarriesClientsToALiveReplica(t *testing.T) {
 			}()
 		}
 	}()
+}
+
+// A client of an edge reaches a replica that lives, which sees the client's address; when the replica dies, the client's
+// connection ends.
+func TestEdgeCarriesClientsToALiveReplica(t *testing.T) {
+	direct, carried, front := loopbackListener(t), loopbackListener(t), loopbackListener(t)
+	served := joinListeners(direct, func(conn net.Conn) (net.Conn, error) { return conn, nil })
+	served.add(carried, acceptCarried)
+	greet(served)
 	defer served.Close()
 	members := alive("dead", "living")
 	link := &replicaLink{
@@ -103,6 +110,79 @@ func TestEdgeCarriesClientsToALiveReplica(t *testing.T) {
 		if _, err := lines.ReadByte(); err == nil {
 			t.Error("the connection outlives its replica")
 		}
+	}
+}
+
+// A replica that is not ready has another serve its clients, keeps them waiting while there is none, and serves them itself
+// once it is ready.
+func TestUnreadyReplicaServesNobodyItself(t *testing.T) {
+	other, carried, own := loopbackListener(t), loopbackListener(t), loopbackListener(t)
+	ready := joinListeners(other, func(conn net.Conn) (net.Conn, error) { return conn, nil })
+	ready.add(carried, acceptCarried)
+	defer ready.Close()
+	greet(ready)
+	var there atomic.Bool
+	tried := make(chan struct{}, 1)
+	gate := newAPIGate(func(ctx context.Context, client netip.AddrPort) (net.Conn, error) {
+		if !there.Load() {
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+			return nil, errNoReplica
+		}
+		conn, err := dialsTo{"other": carried}.Dial(ctx, "other", "")
+		if err == nil {
+			err = writeClientAddress(conn, client)
+		}
+		return conn, err
+	})
+	served := joinListeners(own, gate.admit)
+	defer served.Close()
+	connect := func() (*net.TCPConn, *bufio.Reader) {
+		client, err := net.Dial("tcp", own.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		return client.(*net.TCPConn), bufio.NewReader(client)
+	}
+	expect := func(client net.Conn, lines *bufio.Reader) {
+		t.Helper()
+		if said, err := lines.ReadString('\n'); err != nil || said != client.LocalAddr().String()+"\n" {
+			t.Fatalf("the server saw %q, %v; the client is %v", said, err, client.LocalAddr())
+		}
+	}
+	// Nobody accepts of served yet: who answers is the other.
+	early, lines := connect()
+	<-tried
+	there.Store(true)
+	expect(early, lines)
+
+	there.Store(false)
+	held, heldLines := connect()
+	<-tried
+	<-tried
+	greet(served)
+	gate.open()
+	expect(held, heldLines)
+	select {
+	case <-tried: // the last try before it was open
+	default:
+	}
+	late, lateLines := connect()
+	expect(late, lateLines)
+	if len(tried) > 0 {
+		t.Error("an open gate looks for other replicas")
+	}
+	if err := gate.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lines.ReadByte(); err == nil {
+		t.Error("what is carried outlives the agent")
 	}
 }
 

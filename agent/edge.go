@@ -28,8 +28,12 @@ func (n *node) edgeParts() map[string]func(context.Context) error {
 
 // openLink makes the way to the replicas; it is used once peers and keys are there.
 func (n *node) openLink(context.Context) error {
-	n.link = &replicaLink{self: n.dir.NodeID, network: func() dialer { return n.peers }, members: n.members, last: n.lastPeers, conns: map[*linkedConn]string{}}
+	n.link = n.newLink()
 	return n.tidyEdge()
+}
+
+func (n *node) newLink() *replicaLink {
+	return &replicaLink{self: n.dir.NodeID, network: func() dialer { return n.peers }, members: n.members, last: n.lastPeers, conns: map[*linkedConn]string{}}
 }
 
 // members are those that gossip knows, by UUID.

@@ -14,8 +14,8 @@ func (n *node) runMembers(ctx context.Context) error {
 	n.directory.follow(ctx, func(before, after map[string]gossip.Member) {
 		n.tunnels.trigger()
 		n.dead.trigger()
+		n.link.drop(after)
 		if n.dir.Edge {
-			n.link.drop(after)
 			return
 		}
 		n.serveMembers(after)

@@ -24,7 +24,6 @@ import (
 	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
 	"github.com/podvine/podvine/agent/control"
-	"github.com/podvine/podvine/agent/peer"
 	"github.com/podvine/podvine/agent/version"
 	"github.com/podvine/podvine/consensus"
 	"github.com/podvine/podvine/consensus/kubestore"
@@ -35,7 +34,7 @@ import (
 // replicaParts are what a replica runs beside what every member does.
 func (n *node) replicaParts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"API": n.api.Run, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer, "quorum": n.runQuorum,
+		"API": n.api.Run, "API gate": n.runGate, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer, "quorum": n.runQuorum,
 		"keys of replicas": n.runKeySpreader, "kubeconfig": n.runKubeconfig,
 	}
 }
@@ -82,14 +81,11 @@ func (n *node) openAPI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
-	carried, err := n.peers.Listen(peer.ProtocolAPI, false)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	listener = joinListeners(listener, carried)
+	n.openAPIGate()
+	n.listener = joinListeners(listener, n.gate.admit)
 	address := netip.AddrPortFrom(n.address, n.config.APIPort)
 	n.api, err = api.New(api.Config{
-		Listener: listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
+		Listener: n.listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
 		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
 		Nodes:               newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
 		Alive:               func(name string) (bool, time.Time) { return n.directory.Alive(name) }, // nobody asks before there is one
@@ -108,7 +104,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		Log:         n.log.With("part", "api"),
 	})
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return errors.Join(err, n.listener.Close())
 	}
 	n.informers = n.api.Informers()
 	if n.directory, err = newDirectory(n.dir.identity, n.mesh, n.informers); err != nil {
@@ -207,7 +203,8 @@ func (n *node) loopClient(name string) kubernetes.Interface {
 
 // runControl runs the loops for as long as this member leads, as often as it does.
 func (n *node) runControl(ctx context.Context) error {
-	if err := n.waitReady(ctx); err != nil {
+	// Before the API is ready, the loops would lack the roles that the bootstrap makes.
+	if err := retry(ctx, n.ready); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
@@ -224,14 +221,6 @@ func (n *node) runControl(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// waitReady returns when the API is: before, the loops would lack the roles that the bootstrap makes.
-func (n *node) waitReady(ctx context.Context) error {
-	client := n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)
-	return retry(ctx, func(ctx context.Context) error {
-		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-	})
 }
 
 func (n *node) lead(ctx context.Context, changed <-chan struct{}) error {

@@ -14,7 +14,7 @@ import (
 	"github.com/podvine/podvine/gossip"
 )
 
-// replicaLink connects an edge to the API of a live replica, and ends the connections to one that dies, so that clients
+// replicaLink connects an edge, or a replica that is not ready yet, to the API of a live replica, and ends the connections to one that dies, so that clients
 // connect anew as they do with any API server.
 type replicaLink struct {
 	self string

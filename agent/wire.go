@@ -77,8 +77,13 @@ type node struct {
 	// replicasChanged tells the API that members have changed.
 	replicasChanged chan struct{}
 
+	// gate and listener are before the API's port.
+	gate     *apiGate
+	listener *joinedListener
+
+	// link leads to the API of replicas: always for an edge, and for a replica until it is ready itself.
+	link *replicaLink
 	// What an edge has.
-	link     *replicaLink
 	carrier  *carrier
 	asItself kubernetes.Interface
 

@@ -1,18 +1,22 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
 
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatorclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
@@ -105,7 +109,12 @@ func (s *Server) registerServices(extensions *apiextensions.CustomResourceDefini
 		return err
 	}
 	server := s.aggregator.GenericAPIServer
-	if err := server.AddReadyzChecks(servicesCheck(names, services.Lister())); err != nil {
+	extended, err := apiextensionsclient.NewForConfig(server.LoopbackClientConfig)
+	if err != nil {
+		return err
+	}
+	check := &readyServices{names: names, lister: services.Lister(), discovery: client.Discovery().RESTClient(), definitions: extended}
+	if err := server.AddReadyzChecks(check); err != nil {
 		return err
 	}
 	return server.AddPostStartHook("kube-apiserver-autoregistration", func(hook genericapiserver.PostStartHookContext) error {
@@ -119,23 +128,82 @@ func (s *Server) registerServices(extensions *apiextensions.CustomResourceDefini
 	})
 }
 
-// servicesCheck is ready when every local group version has an API service that is available.
-func servicesCheck(names []string, lister apiregistrationlisters.APIServiceLister) healthz.HealthChecker {
-	var ready atomic.Bool // once complete, later changes are the business of the availability conditions
-	return healthz.NamedCheck("autoregister-completion", func(*http.Request) error {
-		if ready.Load() {
-			return nil
+// readyServices is ready when discovery shows all groups: those of built-in kinds, and those of the custom resources that
+// were there when this server started. It looks at what clients are served, because informers that have synced say nothing
+// on a replica whose records were still to come.
+type readyServices struct {
+	names       []string
+	lister      apiregistrationlisters.APIServiceLister
+	discovery   rest.Interface
+	definitions apiextensionsclient.Interface
+	ready       atomic.Bool // once complete, later changes are the business of the availability conditions
+}
+
+// Name implements healthz.HealthChecker.
+func (*readyServices) Name() string { return "autoregister-completion" }
+
+// Check implements healthz.HealthChecker.
+func (c *readyServices) Check(r *http.Request) error {
+	if c.ready.Load() {
+		return nil
+	}
+	var missing []error
+	for _, name := range c.names {
+		service, err := c.lister.Get(name)
+		if err != nil || !available(service) {
+			missing = append(missing, fmt.Errorf("missing APIService %s", name))
 		}
-		var err error
-		for _, name := range names {
-			service, getErr := lister.Get(name)
-			if getErr != nil || !available(service) {
-				err = errors.Join(err, fmt.Errorf("missing APIService %s", name))
+	}
+	if err := errors.Join(missing...); err != nil {
+		return err
+	}
+	definitions, err := c.definitions.ApiextensionsV1().CustomResourceDefinitions().List(r.Context(), metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list definitions of custom resources: %w", err)
+	}
+	const form = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	raw, err := c.discovery.Get().AbsPath("/apis").SetHeader("Accept", form).Do(r.Context()).Raw()
+	if err != nil {
+		return fmt.Errorf("discover: %w", err)
+	}
+	var shown apidiscoveryv2.APIGroupDiscoveryList
+	if err := json.Unmarshal(raw, &shown); err != nil {
+		return fmt.Errorf("discover: %w", err)
+	}
+	elsewhere := func(version schema.GroupVersion) bool { // another server answers for the group
+		service, err := c.lister.Get(groupVersionName(version))
+		return err == nil && service.Spec.Service != nil
+	}
+	if err := undiscovered(definitions.Items, &shown, elsewhere); err != nil {
+		return err
+	}
+	c.ready.Store(true)
+	return nil
+}
+
+// undiscovered names an established custom resource that is served here and that discovery does not show. It is pure.
+func undiscovered(definitions []apiextensionsv1.CustomResourceDefinition, shown *apidiscoveryv2.APIGroupDiscoveryList, elsewhere func(schema.GroupVersion) bool) error {
+	found := map[schema.GroupVersionResource]bool{}
+	for _, group := range shown.Items {
+		for _, version := range group.Versions {
+			for _, resource := range version.Resources {
+				found[schema.GroupVersionResource{Group: group.Name, Version: version.Version, Resource: resource.Resource}] = true
 			}
 		}
-		ready.Store(err == nil)
-		return err
-	})
+	}
+	for i := range definitions {
+		d := &definitions[i]
+		if !apihelpers.IsCRDConditionTrue(d, apiextensionsv1.Established) || d.DeletionTimestamp != nil {
+			continue
+		}
+		for _, v := range d.Spec.Versions {
+			version := schema.GroupVersion{Group: d.Spec.Group, Version: v.Name}
+			if v.Served && !found[version.WithResource(d.Spec.Names.Plural)] && !elsewhere(version) {
+				return fmt.Errorf("missing in discovery: %s of %s", d.Spec.Names.Plural, version)
+			}
+		}
+	}
+	return nil
 }
 
 func available(service *apiregistrationv1.APIService) bool {
