@@ -71,7 +71,7 @@ func (s *situation) dropDeadVoter() Step {
 	for _, d := range dead {
 		left := len(s.voters) - 1
 		replaced := slices.ContainsFunc(s.standbys, s.ready)
-		if (replaced || d.member.Left || left%2 == 1 || len(dead) > 1 || left >= s.target) && s.safeWithout(d) {
+		if (replaced || d.member.Left || d.forgotten() || left%2 == 1 || len(dead) > 1 || left >= s.target) && s.safeWithout(d) {
 			return Step{Action: ActionRemove, Node: d.ID, Why: "the voter is dead"}
 		}
 	}

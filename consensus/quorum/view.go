@@ -100,6 +100,9 @@ type replica struct {
 // answers tells whether the replica counts for a majority now.
 func (r *replica) answers() bool { return r.self || r.silence < contactFresh }
 
+// forgotten tells whether the replica's node is no member any more: another machine has its name, say.
+func (r *replica) forgotten() bool { return !r.known && !r.self && r.silence >= muteAfter }
+
 func (r *replica) leaving() bool { return r.member.Leaving || r.member.Left }
 
 // dead tells whether the replica is lost: nobody hears of it, or it is mute for long.
@@ -137,11 +140,11 @@ func newSituation(v *View) *situation {
 		placed[server.ID] = true
 		r := &replica{Server: server, self: server.ID == v.Self, silence: server.Silence}
 		r.member, r.known = s.members[server.ID]
-		if !r.known {
-			nodes++ // the member list may be younger than the configuration
-		}
 		if server.Silence < 0 {
 			r.silence = v.Now.Sub(v.Since)
+		}
+		if !r.known && !r.forgotten() {
+			nodes++ // the member list may be younger than the configuration
 		}
 		if server.Voter {
 			s.voters = append(s.voters, r)
