@@ -39,6 +39,8 @@ const (
 	// maxBlobsServed bounds the blobs that go to peers at once; whoever asks then waits for a while, and is then told to ask another.
 	maxBlobsServed = 8
 	blobWait       = 5 * time.Second
+	// readerStallTimeout is how long a peer that is served may take nothing.
+	readerStallTimeout = 10 * time.Second
 	// maxHolders bounds the nodes that are tried for an image, maxHolderQuestions those that are asked at a time whether they hold it.
 	maxHolders         = 4
 	maxHolderQuestions = 16
@@ -265,5 +267,22 @@ func (n *imageNetwork) serveBlob(w http.ResponseWriter, r *http.Request, store *
 	if kind != "" {
 		w.Header().Set(imageKindHeader, kind)
 	}
-	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(held, 0, held.Size()))
+	control := http.NewResponseController(w)
+	http.ServeContent(&steadyWriter{ResponseWriter: w, control: control, patience: readerStallTimeout}, r, "", time.Time{}, io.NewSectionReader(held, 0, held.Size()))
+	_ = control.SetWriteDeadline(time.Time{}) // the connection serves the next request
+}
+
+// steadyWriter ends a connection whose reader takes nothing for a while, so that it does not keep its place.
+type steadyWriter struct {
+	http.ResponseWriter
+	control  *http.ResponseController
+	patience time.Duration
+}
+
+// Write implements io.Writer.
+func (w *steadyWriter) Write(b []byte) (int, error) {
+	if err := w.control.SetWriteDeadline(time.Now().Add(w.patience)); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.Write(b)
 }

@@ -120,14 +120,8 @@ func (p *peerPull) handle(ctx context.Context, blob ocispec.Descriptor) ([]ocisp
 	if _, err := p.store.rt.Client().ContentStore().Info(ctx, blob.Digest); err == nil || blob.Size <= 0 {
 		return nil, nil
 	}
-	select {
-	case p.store.transfers <- struct{}{}:
-		defer func() { <-p.store.transfers }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	for range maxBusyRounds {
-		busy, err := p.round(ctx, blob)
+		busy, err := p.turn(ctx, blob)
 		if err != nil || !busy {
 			return nil, err
 		}
@@ -141,6 +135,17 @@ func (p *peerPull) handle(ctx context.Context, blob ocispec.Descriptor) ([]ocisp
 		p.mu.Unlock()
 	}
 	return nil, nil
+}
+
+// turn is a round in one of the places for transfers; who waits for a busy node holds none.
+func (p *peerPull) turn(ctx context.Context, blob ocispec.Descriptor) (busy bool, err error) {
+	select {
+	case p.store.transfers <- struct{}{}:
+		defer func() { <-p.store.transfers }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return p.round(ctx, blob)
 }
 
 // round asks each node that holds the blob until it is here. It tells whether one of them was only busy.
