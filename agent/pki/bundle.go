@@ -143,6 +143,11 @@ func (t *TokenKeys) adopt(name string, content []byte, retire time.Time) error {
 	named := func(k tokenKey) bool { return k.id == id }
 	if !slices.ContainsFunc(t.keys, named) {
 		file := filepath.Join(t.dir, name)
+		if slices.ContainsFunc(t.keys, func(k tokenKey) bool { return k.file == file }) {
+			// Two leaders, one after the other, have made a key in the same second.
+			made, _, _ := strings.Cut(strings.TrimSuffix(name, ".key"), "-")
+			file = filepath.Join(t.dir, made+"-"+id+".key")
+		}
 		if err := writeFile(file, content, 0o600); err != nil {
 			return err
 		}

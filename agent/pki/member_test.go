@@ -178,6 +178,44 @@ func TestReplicasAdoptEachOthersTokenKeys(t *testing.T) {
 	if err := second.AdoptTokenKeys(Bundle{TokenKeys: map[string][]byte{"../1.key": nil}}); err == nil {
 		t.Error("a key was written outside of the folder")
 	}
+
+	// Both lead, one after the other, and rotate in the same second: the two keys have one name.
+	now = now.Add(time.Hour)
+	for _, p := range []*PKI{first, second} {
+		if err := p.Tokens().Rotate(now, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		exchangeTokenKeys(t, first, second)
+	}
+	opened, err := Open(Config{Dir: dir, NodeName: "b", NodeID: "id-b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := func(p *PKI) (ids []string) {
+		for _, key := range p.Tokens().PublicKeys() {
+			ids = append(ids, key.ID)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	if all := ids(first); len(all) != 4 || !slices.Equal(all, ids(second)) || !slices.Equal(all, ids(opened)) {
+		t.Errorf("the first has %v, the second %v, and when it is started again %v", all, ids(second), ids(opened))
+	}
+}
+
+func exchangeTokenKeys(t *testing.T, one, other *PKI) {
+	t.Helper()
+	for _, pair := range [][2]*PKI{{one, other}, {other, one}} {
+		bundle, err := pair[0].ExportTokenKeys()
+		if err == nil {
+			err = pair[1].AdoptTokenKeys(bundle)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A node that nobody can certify starts all the same, as long as what it has is good.

@@ -143,9 +143,10 @@ func sortTokenKeys(keys []tokenKey) {
 	slices.SortFunc(keys, func(a, b tokenKey) int { return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.id, b.id)) })
 }
 
-// loadTokenKey reads UNIXSECONDS.key.
+// loadTokenKey reads UNIXSECONDS.key, or UNIXSECONDS-ID.key of one whose name another key had already.
 func loadTokenKey(file string) (tokenKey, error) {
-	seconds, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(file), ".key"), 10, 64)
+	made, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".key"), "-")
+	seconds, err := strconv.ParseInt(made, 10, 64)
 	if err != nil {
 		return tokenKey{}, fmt.Errorf("load token key %s: the name is not a time in Unix seconds", file)
 	}
