@@ -122,6 +122,7 @@ func (n *node) restoreHere(ctx context.Context, body io.Reader, anyCluster bool)
 		return info, err
 	}
 	n.log.Warn("restored a backup", "revision", info.Revision)
+	n.spreader.restored()
 	return info, keepNames(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup), names)
 }
 

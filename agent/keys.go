@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -91,8 +92,9 @@ type keySpreader struct {
 
 	// held is by replica the sum of the keys that it is known to have.
 	held map[string][sha256.Size]byte
-	// resealed is the sum of the keys with which all values are known to be sealed.
+	// resealed is the sum of the keys with which all values are known to be sealed, again that this is known no longer.
 	resealed [sha256.Size]byte
+	again    atomic.Bool
 }
 
 func newKeySpreader() *keySpreader {
@@ -105,6 +107,12 @@ func (k *keySpreader) changed() {
 	case k.trigger <- struct{}{}:
 	default: // it is told already
 	}
+}
+
+// restored has the leader look at once for what older keys have sealed.
+func (k *keySpreader) restored() {
+	k.again.Store(true)
+	k.changed()
 }
 
 // runKeySpreader keeps the replicas' keys the same, and removes expired join tokens, while this replica leads.
@@ -211,11 +219,13 @@ func (n *node) giveKeys(ctx context.Context, wanted keysCall, sum [sha256.Size]b
 
 // reseal seals with the first key what others have sealed; each set of keys is looked at once.
 func (n *node) reseal(ctx context.Context, sum [sha256.Size]byte) error {
-	if n.spreader.resealed == sum {
+	again := n.spreader.again.Swap(false)
+	if n.spreader.resealed == sum && !again {
 		return nil
 	}
 	written, err := n.backend.Reseal(ctx, schema.GroupResource{Resource: "secrets"})
 	if err != nil {
+		n.spreader.again.Store(true)
 		return err
 	}
 	if written > 0 {
@@ -273,12 +283,47 @@ func (n *node) takeRotate(_ context.Context, caller pki.NodeIdentity, wanted Rot
 	return keysAnswer{}, n.rotate(wanted)
 }
 
-// rotateHeld rotates what a node holds that is a replica no more.
-func (n *node) rotateHeld(nodeID string) {
-	n.log.Info("a replica is one no more: rotate the keys that it has", "node", n.directory.name(nodeID))
-	if err := n.rotate(RotateRequest{Kinds: []string{KeysData, KeysTokens}, OverlapSeconds: int64(DefaultTokenOverlap / time.Second)}); err != nil {
-		n.log.Error("rotate the keys that a former replica has; use `podvine keys rotate`", "node", n.directory.name(nodeID), "error", err)
+// heldKeys asks to rotate what only replicas hold.
+func heldKeys() RotateRequest {
+	return RotateRequest{Kinds: []string{KeysData, KeysTokens}, OverlapSeconds: int64(DefaultTokenOverlap / time.Second)}
+}
+
+// formerReplicas are nodes for which this leader has rotated the keys that they know. It is safe for concurrent use.
+type formerReplicas struct {
+	mu   sync.Mutex
+	done map[string]bool // by UUID
+}
+
+// rotated calls rotate for the node unless that has succeeded before.
+func (f *formerReplicas) rotated(nodeID string, rotate func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.done[nodeID] {
+		return nil
 	}
+	if err := rotate(); err != nil {
+		return err
+	}
+	if f.done == nil {
+		f.done = map[string]bool{}
+	}
+	f.done[nodeID] = true
+	return nil
+}
+
+// again is for a node that gets the keys anew.
+func (f *formerReplicas) again(nodeID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.done, nodeID)
+}
+
+// rotateHeld rotates what a node holds that is a replica no more, once.
+func (n *node) rotateHeld(nodeID string) error {
+	return n.former.rotated(nodeID, func() error {
+		n.log.Info("a replica is to be one no more: rotate the keys that it has", "node", n.directory.name(nodeID))
+		return n.rotate(heldKeys())
+	})
 }
 
 // serveKeys answers [KeysPath].

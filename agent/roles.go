@@ -35,18 +35,17 @@ type roleCall struct {
 	DataKeys json.RawMessage `json:"dataKeys,omitempty"`
 }
 
-type roleAnswer struct {
-	// WasReplica says that the node holds keys that it is to hold no longer.
-	WasReplica bool `json:"wasReplica,omitempty"`
-}
+type roleAnswer struct{}
 
 // errRoleChanged ends an agent that is to start anew in another role.
 var errRoleChanged = errors.New("this node has another role now")
 
-// assign tells a node its role. It is what the quorum's keeper calls on the leader.
+// assign tells a node its role. It is what the quorum's keeper calls on the leader. The keys that a replica knows rotate before it
+// is told that it is one no more: its answer may be lost, and it is not asked again.
 func (n *node) assign(ctx context.Context, nodeID string, role consensus.Role) error {
 	wanted := roleCall{Replica: role != consensus.RoleEdge, Epoch: n.replica.Epoch()}
 	if wanted.Replica {
+		n.former.again(nodeID)
 		keys, err := n.keys.Export()
 		if err != nil {
 			return err
@@ -55,11 +54,10 @@ func (n *node) assign(ctx context.Context, nodeID string, role consensus.Role) e
 			return err
 		}
 		wanted.Keys = &keys
+	} else if err := n.rotateHeld(nodeID); err != nil {
+		return err
 	}
-	answered, err := call[roleCall, roleAnswer](ctx, n.peers, nodeID, rolePath, wanted)
-	if err == nil && answered.WasReplica {
-		n.rotateHeld(nodeID)
-	}
+	_, err := call[roleCall, roleAnswer](ctx, n.peers, nodeID, rolePath, wanted)
 	return err
 }
 
@@ -93,7 +91,7 @@ func (n *node) takeRole(_ context.Context, caller pki.NodeIdentity, wanted roleC
 	}
 	n.log.Info("take another role", "replica", wanted.Replica, "told by", caller.Name)
 	time.AfterFunc(restartPause, func() { n.end(errRoleChanged) })
-	return roleAnswer{WasReplica: !wanted.Replica}, nil
+	return roleAnswer{}, nil
 }
 
 // tidyEdge removes from an edge what a replica has: its records and the keys. A replica that was put away stays readable

@@ -66,6 +66,7 @@ type node struct {
 	replica  *consensus.Replica
 	dataKeys *dataKeys
 	spreader *keySpreader
+	former   formerReplicas
 	// consensusMetrics are the replica's, proxyMetrics those of the service proxy.
 	consensusMetrics, proxyMetrics *prometheus.Registry
 

@@ -96,6 +96,16 @@ func printLogs() {
 	}
 }
 
+// agentLog is what the host's agents have logged.
+func agentLog(t *testing.T, host string) string {
+	t.Helper()
+	content, err := os.ReadFile("/var/lib/podvine/labs/" + labName + "/hosts/" + host + "/agent.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
 func importImage() error {
 	archive, err := exec.Command(podvine, "lab", "image").Output()
 	if err != nil {
