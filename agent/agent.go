@@ -32,6 +32,9 @@ func Run(ctx context.Context, config Config, log *slog.Logger) error {
 	if startsAnew(err) && ctx.Err() == nil {
 		return startAnew()
 	}
+	if err == nil && n.dir.Left {
+		log.Info("this machine has left its cluster")
+	}
 	return err
 }
 

@@ -20,6 +20,8 @@ type identity struct {
 	Edge bool `json:"edge,omitempty"`
 	// Joined says that the node never founds a cluster: as a replica it waits to be fed by others.
 	Joined bool `json:"joined,omitempty"`
+	// Left says that the node is out of its cluster, and that only its traces are to be removed.
+	Left bool `json:"left,omitempty"`
 	// Epoch is that of the quorum when the node was last told its role.
 	Epoch uint64 `json:"epoch,omitempty"`
 }

@@ -30,8 +30,18 @@ type JoinConfig struct {
 // identify makes a machine without an identity a member: of the cluster that it is told to join, else of a new one that
 // it founds. A machine that is told to join never founds.
 func (n *node) identify(ctx context.Context) error {
+	if n.dir.Left {
+		return errors.New("this machine has left its cluster: let `podvine agent leave` remove what is left")
+	}
 	if n.dir.NodeID != "" {
 		return nil
+	}
+	var mark leftMark
+	if err := readJSON(n.dir.join(leftFile), &mark); err != nil {
+		return err
+	}
+	if mark.ClusterID != "" {
+		return errHasLeft(mark)
 	}
 	if n.config.Join == nil {
 		return n.dir.become(identity{NodeID: uuid.NewString(), ClusterID: uuid.NewString(), NodeName: n.config.NodeName})

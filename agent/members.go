@@ -68,6 +68,9 @@ func (n *node) memberServers() map[string]string {
 func (n *node) serveMembers(members map[string]gossip.Member) {
 	var ips []net.IP
 	for _, member := range members {
+		if member.State == gossip.StateLeft {
+			continue
+		}
 		ips = append(ips, member.Address.Addr().AsSlice())
 	}
 	if _, err := n.keys.SetMemberIPs(ips, time.Now()); err != nil {

@@ -41,6 +41,15 @@ func Reset(ctx context.Context, config Config, progress func(step string)) error
 		return err
 	}
 	defer unlock()
+	if err := removeTraces(ctx, config, progress); err != nil {
+		return err
+	}
+	progress("removing data")
+	return removeAll(config)
+}
+
+// removeTraces removes what the agent made on the machine but for its files. It may be repeated.
+func removeTraces(ctx context.Context, config Config, progress func(step string)) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	steps := []struct {
@@ -56,7 +65,6 @@ func Reset(ctx context.Context, config Config, progress func(step string)) error
 		}},
 		{"unmounting", func() error { return unmountBelow(runDir, config.DataDir, config.KubeletDir) }},
 		{"removing cgroups", func() error { return cgroup.Remove(ctx, cgroupName) }},
-		{"removing data", func() error { return removeAll(config) }},
 	}
 	for _, step := range steps {
 		progress(step.name)
@@ -194,8 +202,8 @@ func unescape(path string) string {
 }
 
 // removeAll removes the agent's files. The data folder itself may be a mount, so its content goes first; labs stay, since
-// they are other machines as far as this one is concerned.
-func removeAll(config Config) error {
+// they are other machines as far as this one is concerned, and so do the files of those names.
+func removeAll(config Config, kept ...string) error {
 	gone := []string{
 		runDir, bpffsDir, config.ConfigDir, filepath.Join(config.KubeletDir, "pods"),
 		filepath.Join(config.LogDir, "pods"), filepath.Join(config.LogDir, "containers"),
@@ -205,7 +213,7 @@ func removeAll(config Config) error {
 		return err
 	}
 	for _, entry := range entries {
-		if entry.Name() != "labs" {
+		if entry.Name() != "labs" && !slices.Contains(kept, entry.Name()) {
 			gone = append(gone, filepath.Join(config.DataDir, entry.Name()))
 		}
 	}

@@ -67,6 +67,9 @@ func (n *node) takeRole(_ context.Context, caller pki.NodeIdentity, wanted roleC
 	if !caller.Replica {
 		return roleAnswer{}, fmt.Errorf("node %s is no replica and has no say in roles", caller.Name)
 	}
+	if n.leaving.Load() != leavingNot {
+		return roleAnswer{}, errors.New("this node leaves the cluster and takes no other role")
+	}
 	if wanted.Replica && (wanted.Keys == nil || len(wanted.DataKeys) == 0) {
 		return roleAnswer{}, errors.New("a replica needs keys, and none came")
 	}
@@ -167,7 +170,7 @@ func (n *node) quorumMembers() []quorum.Member {
 		members = append(members, quorum.Member{
 			ID: id, Name: n.directory.name(id), Alive: answers(member),
 			Since: member.Since, Zone: n.directory.zone(id), Role: role,
-			Leaving: member.State == gossip.StateLeaving, Left: member.State == gossip.StateLeft, Version: member.Tags.Version,
+			Leaving: member.State == gossip.StateLeaving || member.Tags.Leaving, Left: member.State == gossip.StateLeft, Version: member.Tags.Version,
 		})
 	}
 	return members

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,6 +99,9 @@ type node struct {
 	images   *imageNetwork
 	pods     *pods.Agent
 
+	// leaving is how far this node is on its way out.
+	leaving atomic.Int32
+
 	mu sync.Mutex
 	// endWith ends the running agent for a reason; nil before it runs.
 	endWith context.CancelCauseFunc
@@ -177,6 +181,7 @@ func (n *node) openMesh(context.Context) error {
 // until then it holds what an edge must not.
 func (n *node) tags() gossip.Tags {
 	tags := gossip.Tags{Role: gossip.RoleEdge, APIPort: n.config.APIPort, PeerPort: n.config.PeerPort, Version: version.Version}
+	tags.Leaving = n.leaving.Load() == leavingQuorum
 	if n.replica == nil {
 		return tags
 	}
@@ -306,7 +311,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
-		"dead nodes": n.dead.run, "own address": n.followAddress,
+		"dead nodes": n.dead.run, "own address": n.followAddress, "calls of root": n.runLocal,
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},

@@ -46,7 +46,7 @@ The configuration file mirrors the flags: a YAML mapping of a flag's name to its
 		},
 	}
 	flags.register(command.Flags())
-	command.AddCommand(newAgentJoinCommand(streams), newAgentResetCommand(streams))
+	command.AddCommand(newAgentJoinCommand(streams), newAgentLeaveCommand(streams), newAgentResetCommand(streams))
 	return command
 }
 

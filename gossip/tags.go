@@ -41,6 +41,8 @@ type Tags struct {
 	PeerPort uint16
 	// TunnelKey is the public key of the node's tunnel in base64; empty without a tunnel.
 	TunnelKey string
+	// Leaving says that the node is about to leave for good, and lives until the others can do without it.
+	Leaving bool
 	// Version is the release of the binary ("v0.3.1").
 	Version string
 }
@@ -55,6 +57,7 @@ const (
 	tagPeerPort  = "p"
 	tagTunnelKey = "k"
 	tagVersion   = "v"
+	tagLeaving   = "l"
 )
 
 // encode returns the tags as serf takes them, or an error when they are too long.
@@ -67,6 +70,9 @@ func (t Tags) encode() (map[string]string, error) {
 	}
 	if t.TunnelKey != "" {
 		encoded[tagTunnelKey] = t.TunnelKey
+	}
+	if t.Leaving {
+		encoded[tagLeaving] = "1"
 	}
 	if n := encodedBytes(encoded); n > MaxTagsBytes {
 		return nil, fmt.Errorf("encode gossip tags: %d bytes, the limit is %d", n, MaxTagsBytes)
@@ -87,7 +93,7 @@ func encodedBytes(tags map[string]string) int {
 // decodeTags reads what another member sent. A tag that is missing or makes no sense is left at its zero value: a
 // member of another version must stay visible.
 func decodeTags(tags map[string]string) Tags {
-	decoded := Tags{TunnelKey: tags[tagTunnelKey], Version: tags[tagVersion]}
+	decoded := Tags{TunnelKey: tags[tagTunnelKey], Version: tags[tagVersion], Leaving: tags[tagLeaving] != ""}
 	if role := tags[tagRole]; len(role) == 1 {
 		decoded.Role = Role(role[0])
 	}

@@ -225,7 +225,7 @@ func (s *situation) correctRoles() Step {
 	}
 	for _, m := range s.Members {
 		placed := slices.ContainsFunc(s.Servers, func(server consensus.Server) bool { return server.ID == m.ID })
-		if !placed && m.Alive && !m.Left && m.Role != consensus.RoleEdge && m.Role != "" && s.askable(m.ID) {
+		if !placed && m.Alive && !m.Left && !m.Leaving && m.Role != consensus.RoleEdge && m.Role != "" && s.askable(m.ID) {
 			return Step{Action: ActionAssign, Node: m.ID, Role: consensus.RoleEdge, Why: "the node has a replica and should not"}
 		}
 	}
