@@ -17,27 +17,36 @@ import (
 
 func claims() kinds.Resource {
 	type T = *resourcev1.ResourceClaim
-	check := func(c T, stored bool) field.ErrorList {
-		errs := kinds.ValidateObjectMeta(&c.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
-		return append(errs, validateClaim(&c.Spec.Devices, stored, field.NewPath("spec", "devices"))...)
-	}
 	return &kinds.Kind[T]{
 		GroupVersion: resourcev1.SchemeGroupVersion,
 		Kind:         "ResourceClaim", Resource: "resourceclaims", Singular: "resourceclaim", Namespaced: true,
 		New:     func() T { return &resourcev1.ResourceClaim{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimList{} },
 
-		Default: func(c T) { defaultClaim(&c.Spec.Devices) },
+		Default: func(c T) {
+			defaultClaim(&c.Spec.Devices)
+			if a := c.Status.Allocation; a != nil {
+				for i := range a.Devices.Results {
+					defaultTolerations(a.Devices.Results[i].Tolerations)
+				}
+			}
+		},
 		PrepareForCreate: func(_ context.Context, c T) {
 			c.Status = resourcev1.ResourceClaimStatus{}
 			dropDerived(&c.Spec.Devices)
 		},
 		PrepareForUpdate: func(_ context.Context, c, _ T) { dropDerived(&c.Spec.Devices) },
-		Validate:         func(_ context.Context, c T) field.ErrorList { return check(c, false) },
+		Validate: func(_ context.Context, c T) field.ErrorList {
+			errs := kinds.ValidateObjectMeta(&c.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+			return append(errs, validateClaim(&c.Spec.Devices, false, field.NewPath("spec", "devices"))...)
+		},
 		ValidateUpdate: func(_ context.Context, c, old T) field.ErrorList {
 			errs := kinds.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-			errs = append(errs, immutable(c.Spec, old.Spec, field.NewPath("spec"))...)
-			return append(errs, check(c, true)...)
+			if changed := apivalidation.ValidateImmutableField(c.Spec, old.Spec, field.NewPath("spec")); len(changed) > 0 {
+				changed[0].BadValue = nil // as Kubernetes tells of it
+				return append(errs, changed...)
+			}
+			return append(errs, kinds.ValidateObjectMeta(&c.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))...)
 		},
 		Columns: []kinds.Column[T]{
 			kinds.NameColumn[T](),
@@ -120,11 +129,7 @@ func defaultClaim(c *resourcev1.DeviceClaim) {
 		if *mode == resourcev1.DeviceAllocationModeExactCount && *count == 0 {
 			*count = 1
 		}
-		for i := range tolerations {
-			if tolerations[i].Operator == "" {
-				tolerations[i].Operator = resourcev1.DeviceTolerationOpEqual
-			}
-		}
+		defaultTolerations(tolerations)
 	}
 	for i := range c.Requests {
 		if e := c.Requests[i].Exactly; e != nil {
@@ -133,6 +138,14 @@ func defaultClaim(c *resourcev1.DeviceClaim) {
 		for j := range c.Requests[i].FirstAvailable {
 			sub := &c.Requests[i].FirstAvailable[j]
 			set(&sub.AllocationMode, &sub.Count, sub.Tolerations)
+		}
+	}
+}
+
+func defaultTolerations(tolerations []resourcev1.DeviceToleration) {
+	for i := range tolerations {
+		if tolerations[i].Operator == "" {
+			tolerations[i].Operator = resourcev1.DeviceTolerationOpEqual
 		}
 	}
 }
