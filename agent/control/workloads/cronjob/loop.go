@@ -75,7 +75,6 @@ func (l *Loop) reconcile(ctx context.Context, c *batchv1.CronJob, now time.Time)
 		return 0, err
 	}
 	plan := Decide(view, now)
-	l.setTold(c.UID, plan.Told)
 	return plan.Again, l.apply(ctx, c, plan)
 }
 
@@ -114,9 +113,6 @@ func (l *Loop) apply(ctx context.Context, c *batchv1.CronJob, plan Plan) error {
 			return apierrors.NewConflict(batchv1.Resource("cronjobs"), c.Name, errors.New("it changed since its informer showed it"))
 		}
 	}
-	for _, e := range plan.Events {
-		l.Recorder.Event(c, e.Type, e.Reason, e.Message)
-	}
 	var errs []error
 	for _, j := range plan.Delete {
 		errs = append(errs, l.delete(ctx, c, j))
@@ -135,13 +131,23 @@ func (l *Loop) apply(ctx context.Context, c *batchv1.CronJob, plan Plan) error {
 			plan.Status.LastScheduleTime = &metav1.Time{Time: plan.At}
 		}
 	}
-	if equality.Semantic.DeepEqual(c.Status, plan.Status) {
-		return failure
+	if !equality.Semantic.DeepEqual(c.Status, plan.Status) {
+		next := c.DeepCopy()
+		next.Status = plan.Status
+		if _, err := l.Client.BatchV1().CronJobs(c.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
+			return errors.Join(failure, dependents.Gone(err))
+		}
 	}
-	next := c.DeepCopy()
-	next.Status = plan.Status
-	_, err := l.Client.BatchV1().CronJobs(c.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
-	return errors.Join(failure, dependents.Gone(err))
+	l.tell(c, plan)
+	return failure
+}
+
+// tell has the events come behind the status, so that what was decided on an old one, and is refused, is not told twice.
+func (l *Loop) tell(c *batchv1.CronJob, plan Plan) {
+	l.setTold(c.UID, plan.Told)
+	for _, e := range plan.Events {
+		l.Recorder.Event(c, e.Type, e.Reason, e.Message)
+	}
 }
 
 // create makes the job and returns what the status says of it while it runs. One that is there already is taken on if it is this
