@@ -47,6 +47,7 @@ func (n *node) runAgentCalls(ctx context.Context) error {
 	if n.replica != nil {
 		mux.Handle("POST "+certificatePath, answer(n.certify))
 		mux.HandleFunc("POST "+restorePath, n.takeRestore)
+		mux.Handle("POST "+leasePath, answer(n.takeLease))
 		mux.Handle("POST "+leavePath, answer(n.takeLeave))
 		mux.Handle("POST "+replicaKeysPath, answer(n.takeKeys))
 		mux.Handle("POST "+rotatePath, answer(n.takeRotate))

@@ -183,7 +183,7 @@ func (n *node) openControl(context.Context) (err error) {
 			user, groups := control.User(name)
 			return metadata.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: groups}))
 		},
-		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory,
+		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory, Released: n.released,
 		CA: n.keys.Cluster().CertPEM(), Sign: n.keys.SignRequest, ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
 		Binder: batchBinder{n.api}, Budgets: n.budgets(),
 	})
@@ -209,7 +209,8 @@ func (n *node) runControl(ctx context.Context) error {
 	}
 	for ctx.Err() == nil {
 		changed := n.replica.LeadershipChanged()
-		if _, leading := n.replica.Leading(); leading {
+		if term, leading := n.replica.Leading(); leading {
+			n.leases.lead(term, time.Now())
 			if err := n.lead(ctx, changed); err != nil {
 				return err
 			}

@@ -97,7 +97,10 @@ type node struct {
 	tunnels  *tunnels
 	dead     *deadNodes
 	images   *imageNetwork
-	pods     *pods.Agent
+	// leases are those that this replica has granted while it leads, lease this node's own.
+	leases leaseBook
+	lease  *leaseKeeper
+	pods   *pods.Agent
 
 	// leaving is how far this node is on its way out.
 	leaving atomic.Int32
@@ -282,6 +285,7 @@ func (n *node) openPods(context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.lease = newLeaseKeeper(n)
 	n.images = newImageNetwork(n.dir.identity, n.peers, n.directory.all, n.log.With("part", "images"))
 	n.pods, err = pods.New(pods.Config{
 		NodeName: n.dir.NodeName, DataDir: n.dir.join("pods"), StateDir: filepath.Join(runDir, "pods"), ImageDir: n.dir.join("containerd"),
@@ -293,7 +297,7 @@ func (n *node) openPods(context.Context) error {
 		NodeAnnotations: map[string]string{NodeIDAnnotation: n.dir.NodeID},
 		KubeletVersion:  kubernetesversion.Get().GitVersion + "+podvine", APIPort: int32(n.config.KubeletPort),
 		APIListen: netip.AddrPortFrom(n.config.BindAddress, n.config.KubeletPort).String(), Server: security,
-		ManifestDir: n.dir.join("manifests"), CompletePod: completePod,
+		ManifestDir: n.dir.join("manifests"), CompletePod: completePod, Lease: n.lease,
 		Log: n.log.With("part", "pods"),
 	})
 	return err
@@ -311,7 +315,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
-		"dead nodes": n.dead.run, "own address": n.followAddress, "calls of root": n.runLocal,
+		"dead nodes": n.dead.run, "own address": n.followAddress, "calls of root": n.runLocal, "lease": n.lease.run,
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},

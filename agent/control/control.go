@@ -64,6 +64,8 @@ type Config struct {
 	Logger    *slog.Logger
 	// Liveness tells which nodes are alive.
 	Liveness nodes.Liveness
+	// Released tells which nodes have stopped the pods that stop when their node is cut off; nil is none.
+	Released func(node string) bool
 	// CA is the bundle, in PEM, that pods verify the API with.
 	CA []byte
 	// Sign certifies what approved requests ask for. Required.
@@ -206,7 +208,7 @@ func (c *Control) addNamespaces(cfg Config) error {
 func (c *Control) addNodes(cfg Config) (err error) {
 	c.nodes, err = add(c, "nodes", func(registry *prometheus.Registry) (*nodes.Loop, error) {
 		return nodes.New(nodes.Config{Client: cfg.ClientFor(NameNode), Collector: cfg.ClientFor(NamePodCollector), Informers: cfg.Informers,
-			Logger: cfg.Logger, Liveness: cfg.Liveness, Ranges: cfg.PodRanges, EndedPods: cfg.EndedPods, Metrics: registry})
+			Logger: cfg.Logger, Liveness: cfg.Liveness, Released: cfg.Released, Ranges: cfg.PodRanges, EndedPods: cfg.EndedPods, Metrics: registry})
 	})
 	return err
 }

@@ -83,6 +83,8 @@ type Config struct {
 	SocketDir string
 	// ShimPath and RuncPath are absolute paths of the two programs.
 	ShimPath, RuncPath string
+	// Lease is for pods that stop when their node is cut off; without it they do not start.
+	Lease Lease
 	// CgroupParent is relative to the cgroup root; default podvine.
 	CgroupParent string
 	// Client reaches the API.

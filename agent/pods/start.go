@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/podvine/podvine/agent/isolation"
 	"github.com/podvine/podvine/agent/pods/environ"
 	"github.com/podvine/podvine/agent/pods/images"
 	"github.com/podvine/podvine/agent/pods/lifecycle"
@@ -393,6 +394,9 @@ func (a *attempt) build(ctx context.Context) (*specs.Spec, []corev1.VolumeMountS
 	s, notices, err := ocispec.Build(in)
 	if err != nil {
 		return nil, nil, configProblem(err)
+	}
+	if ag.cfg.Lease != nil && isolation.Stops(a.pod.Annotations) && !w.static() {
+		s.Annotations[isolation.LeaseAnnotation] = ag.cfg.Lease.File()
 	}
 	if len(notices) > 0 && a.n == 0 {
 		for _, n := range notices {

@@ -241,7 +241,7 @@ func (w *worker) viewLocked(now time.Time) lifecycle.View {
 	sb.IPs = w.rec.IPs
 	return lifecycle.View{
 		Pod: w.rec.Pod, Given: w.rec.Given, Resize: w.rec.Resize, Now: now, Sandbox: sb, Containers: cs, Rejected: w.rec.Rejected, Standing: standing,
-		StartTime: w.rec.StartTime, HostIPs: w.agent.cfg.NodeIPs, Shutdown: w.shutdown, ShutdownGraceSeconds: w.shutdownGrace, Finished: w.finished,
+		StartTime: w.rec.StartTime, HostIPs: w.agent.cfg.NodeIPs, Held: w.heldLocked(), Shutdown: w.shutdown, ShutdownGraceSeconds: w.shutdownGrace, Finished: w.finished,
 	}
 }
 

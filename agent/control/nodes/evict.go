@@ -5,6 +5,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
+
+	"github.com/podvine/podvine/agent/isolation"
 )
 
 // OrphanQuarantineSeconds is how long a pod's node must have been missing before the pod goes: a node object
@@ -34,8 +36,12 @@ type PodVerdict struct {
 	Pending bool
 }
 
-// DecidePod is pure. node is nil when there is none of the pod's node name; missing is since when.
-func DecidePod(pod *v1.Pod, node *v1.Node, missing, now time.Time) PodVerdict {
+// releasePause is between two looks at whether a node that is cut off has stopped a pod.
+const releasePause = 500 * time.Millisecond
+
+// DecidePod is pure. node is nil when there is none of the pod's node name; missing is since when. released says that the node's lease is
+// over, so that it has stopped the pods that stop when it is cut off.
+func DecidePod(pod *v1.Pod, node *v1.Node, missing, now time.Time, released bool) PodVerdict {
 	ended := pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
 	switch {
 	case pod.Spec.NodeName == "" && pod.DeletionTimestamp != nil:
@@ -50,6 +56,12 @@ func DecidePod(pod *v1.Pod, node *v1.Node, missing, now time.Time) PodVerdict {
 	case pod.DeletionTimestamp != nil:
 		if !isReady(node) && hasTaint(node, v1.TaintNodeOutOfService) {
 			return PodVerdict{Action: Remove}
+		}
+		switch stops := !isReady(node) && isolation.Stops(pod.Annotations); {
+		case stops && released:
+			return PodVerdict{Action: Remove}
+		case stops:
+			return PodVerdict{Again: releasePause}
 		}
 		return PodVerdict{}
 	case ended:

@@ -48,6 +48,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Liveness is required.
 	Liveness Liveness
+	// Released tells whether a node holds no lease any more, see package isolation; nil is never.
+	Released func(node string) bool
 	// Ranges that pod addresses come from, both families in any order; empty is 10.244.0.0/16.
 	Ranges []netip.Prefix
 	// EndedPods is how many ended pods are kept; 0 is DefaultEndedPods.

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podvine/podvine/agent/control/loop/looptest"
+	"github.com/podvine/podvine/agent/isolation"
 )
 
 var start = time.Unix(1_000_000, 0)
@@ -94,7 +95,7 @@ func TestDeathCountsFromItsTime(t *testing.T) {
 	node := testNode("n", plan.Conditions...)
 	node.Spec.Taints = plan.Taints
 	pod := tolerant(5)
-	verdict := DecidePod(pod, node, time.Time{}, start)
+	verdict := DecidePod(pod, node, time.Time{}, start, false)
 	if verdict.Action != Keep || verdict.Again != 3*time.Second {
 		t.Errorf("%+v, want eviction in 3 s, 5 s after the death", verdict)
 	}
@@ -139,11 +140,11 @@ func TestDecidePod(t *testing.T) {
 		{"left before it had a node", leaving(nowhere(tolerant(1))), nil, PodVerdict{Action: Remove}},
 		{"waits for a node", nowhere(tolerant(1)), nil, PodVerdict{}},
 	} {
-		if got := DecidePod(test.pod, test.node, start, start.Add(time.Second)); got != test.want {
+		if got := DecidePod(test.pod, test.node, start, start.Add(time.Second), false); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
 	}
-	if got := DecidePod(tolerant(1), nil, start, start.Add(41*time.Second)); got.Action != Confirm {
+	if got := DecidePod(tolerant(1), nil, start, start.Add(41*time.Second), false); got.Action != Confirm {
 		t.Errorf("node gone for long: %+v", got)
 	}
 }
@@ -294,4 +295,35 @@ func TestStormEvictsNobody(t *testing.T) {
 			t.Errorf("pod in a storm: %v", err)
 		}
 	})
+}
+
+// A pod that stops when its node is cut off is removed when the node's lease is over, and not before; no other is, nor one of a node that
+// reports.
+func TestStoppedPodsOfIsolatedNodesGo(t *testing.T) {
+	dead, ready := testNode("n", condition(v1.NodeReady, v1.ConditionUnknown)), testNode("n", condition(v1.NodeReady, v1.ConditionTrue))
+	leaving := func(annotations map[string]string) *v1.Pod {
+		p := tolerant(1)
+		p.Annotations, p.DeletionTimestamp = annotations, &metav1.Time{Time: start}
+		return p
+	}
+	stops := map[string]string{isolation.Annotation: isolation.Stop}
+	staying := tolerant(5)
+	staying.Annotations = stops
+	for _, test := range []struct {
+		name     string
+		pod      *v1.Pod
+		node     *v1.Node
+		released bool
+		want     PodVerdict
+	}{
+		{"its lease may last", leaving(stops), dead, false, PodVerdict{Again: releasePause}},
+		{"its lease is over", leaving(stops), dead, true, PodVerdict{Action: Remove}},
+		{"it does not stop", leaving(nil), dead, true, PodVerdict{}},
+		{"its node reports", leaving(stops), ready, true, PodVerdict{}},
+		{"it is not leaving", staying, dead, true, PodVerdict{}},
+	} {
+		if got := DecidePod(test.pod, test.node, start, start, test.released); got != test.want {
+			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+		}
+	}
 }

@@ -67,7 +67,8 @@ func (l *Loop) reconcilePod(ctx context.Context, key string) (time.Duration, err
 	}
 	now := time.Now()
 	node, missing := l.nodeOf(pod, now)
-	verdict := DecidePod(pod, node, missing, now)
+	released := l.cfg.Released != nil && l.cfg.Released(pod.Spec.NodeName)
+	verdict := DecidePod(pod, node, missing, now, released)
 	l.announce(pod, verdict)
 	switch verdict.Action {
 	case Evict:

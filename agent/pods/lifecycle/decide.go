@@ -134,6 +134,9 @@ func (d *decider) run() {
 		}
 		return
 	}
+	if d.Held {
+		return
+	}
 	d.ephemeral()
 	if !d.initialize() {
 		return

@@ -128,6 +128,8 @@ type View struct {
 	// ShutdownGraceSeconds is what the pod's containers get then; nil for what
 	// the pod asks for.
 	ShutdownGraceSeconds *int64
+	// Held keeps containers from being started: the pod stops when its node is cut off, and the node holds no lease for it.
+	Held bool
 	// Finished is set once the API was told to forget the pod.
 	Finished bool
 }

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"github.com/podvine/podvine/agent/isolation"
 )
 
 // newPod returns a pod as it is after its creation.
@@ -71,6 +73,10 @@ func TestUpdate(t *testing.T) {
 		{"other selector of gated pod", gated, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "c"} }, "only additions to spec.nodeSelector are allowed (no mutations or deletions)"},
 		{"command", base, func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"x"} }, "pod updates may not change fields other than"},
 		{"labels", base, func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }, ""},
+		{"stops on isolation", base, func(p *corev1.Pod) { p.Annotations = map[string]string{isolation.Annotation: isolation.Stop} },
+			"metadata.annotations[podvine.io/on-isolation]: Forbidden: may not be added, removed or updated"},
+		{"runs on in isolation", strings.Replace(base, "name: p,", `name: p, annotations: {podvine.io/on-isolation: "stop"},`, 1), func(p *corev1.Pod) { p.Annotations = nil },
+			"metadata.annotations[podvine.io/on-isolation]: Forbidden: may not be added, removed or updated"},
 		{"mirror", base, func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }, "must set spec.nodeName if mirror pod annotation is set"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -83,6 +89,15 @@ func TestUpdate(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestWhatItDoesInIsolation(t *testing.T) {
+	for value, want := range map[string]string{"stop": "", "run": `metadata.annotations[podvine.io/on-isolation]: Unsupported value: "run": supported values: "stop"`} {
+		p := newPod(t, `{metadata: {name: p, namespace: ns, annotations: {podvine.io/on-isolation: `+value+`}}, spec: {containers: [{name: c, image: i}]}}`)
+		if got := words(validate(t.Context(), p)); got != want {
+			t.Errorf("%s: %q, want %q", value, got, want)
+		}
 	}
 }
 

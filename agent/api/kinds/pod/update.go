@@ -15,6 +15,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
+	"github.com/podvine/podvine/agent/isolation"
 )
 
 // changeable names the fields that a pod's owner may change, in Kubernetes' words.
@@ -129,6 +130,10 @@ func onlyFewerGates(now, old []corev1.PodSchedulingGate, path *field.Path) field
 // annotationChanges refuses changes of annotations that the node has acted upon already.
 func annotationChanges(now, old map[string]string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
+	if now[isolation.Annotation] != old[isolation.Annotation] {
+		// The pod's containers were started with it or without.
+		errs = append(errs, field.Forbidden(path.Key(isolation.Annotation), "may not be added, removed or updated"))
+	}
 	appArmor := func(key string) bool {
 		return strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix)
 	}

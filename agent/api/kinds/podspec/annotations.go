@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/podvine/podvine/agent/isolation"
 )
 
 // Annotations that mean something.
@@ -35,6 +37,9 @@ func ValidateAnnotations(annotations map[string]string, spec *corev1.PodSpec, pa
 	}
 	if cost, ok := annotations[deletionCostAnnotation]; ok && !opts.AllowInvalidDeletionCost && !isInt32(cost) {
 		errs = append(errs, field.Invalid(path.Key(deletionCostAnnotation), cost, "must be a 32bit integer"))
+	}
+	if value, ok := annotations[isolation.Annotation]; ok && value != isolation.Stop {
+		errs = append(errs, field.NotSupported(path.Key(isolation.Annotation), value, []string{isolation.Stop}))
 	}
 	return append(errs, appArmorAnnotations(annotations, spec, path)...)
 }

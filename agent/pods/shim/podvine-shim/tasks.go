@@ -101,6 +101,10 @@ func whole(ctx context.Context) (context.Context, context.CancelFunc) {
 func (t *tasks) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
 	ctx, cancel := whole(ctx)
 	defer cancel()
+	lease, err := leaseOf(r.Bundle)
+	if err != nil {
+		return nil, err
+	}
 	k := procKey{container: r.ID}
 	p, err := t.open(k, r.Stdout, r.Terminal)
 	if err != nil {
@@ -110,6 +114,9 @@ func (t *tasks) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*task
 		r.Stdin, r.Stdout, r.Stderr = p.paths()
 	}
 	resp, err := t.TTRPCTaskService.Create(ctx, r)
+	if err == nil && lease != "" {
+		go t.enforce(r.ID, lease)
+	}
 	if p != nil {
 		if err != nil {
 			t.drop(k)

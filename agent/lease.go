@@ -1,0 +1,261 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	authuser "k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/podvine/podvine/agent/isolation"
+	"github.com/podvine/podvine/agent/pki"
+	"github.com/podvine/podvine/agent/pods"
+)
+
+const (
+	// leasePath is where a node asks for its lease.
+	leasePath = "/lease"
+	// leaseFile has the end of this node's lease, for the shims.
+	leaseFile = runDir + "/lease"
+	// maxConfirmed bounds the pods that one call confirms; the rest is confirmed by the next.
+	maxConfirmed     = 64
+	leaseCallTimeout = 2 * time.Second
+)
+
+// leaseCall asks for a lease, and which of the pods may be started under it.
+type leaseCall struct {
+	// Node is the one that asks, when a replica passes it on to the leader; else it is the caller.
+	Node pki.NodeIdentity `json:"node,omitzero"`
+	Pods []leasedPod      `json:"pods"`
+}
+
+type leasedPod struct {
+	Namespace string    `json:"namespace"`
+	Name      string    `json:"name"`
+	UID       types.UID `json:"uid"`
+}
+
+type leaseAnswer struct {
+	Wanted []types.UID `json:"wanted"`
+}
+
+// leaseBook is what the leader knows of leases, in memory. It is safe for concurrent use.
+type leaseBook struct {
+	mu     sync.Mutex
+	term   uint64
+	since  time.Time
+	grants map[string]time.Time // by the node's UUID
+}
+
+// lead begins a term: leases that another leader granted may last still.
+func (b *leaseBook) lead(term uint64, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.term, b.since, b.grants = term, now, map[string]time.Time{}
+}
+
+func (b *leaseBook) grant(node string, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.grants == nil {
+		b.grants = map[string]time.Time{}
+	}
+	b.grants[node] = now
+}
+
+// released tells whether no lease of the node can last, whoever granted it.
+func (b *leaseBook) released(node string, term uint64, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if term != b.term || now.Sub(b.since) < isolation.ReleaseAfter {
+		return false
+	}
+	granted, known := b.grants[node]
+	return !known || now.Sub(granted) >= isolation.ReleaseAfter
+}
+
+// released tells whether a node has stopped its pods that stop when it is cut off. Only the leader knows.
+func (n *node) released(name string) bool {
+	term, leads := n.replica.Leading()
+	id := n.directory.id(name)
+	return leads && id != "" && n.leases.released(id, term, time.Now())
+}
+
+// takeLease grants a lease, or has the leader do so.
+func (n *node) takeLease(ctx context.Context, caller pki.NodeIdentity, asked leaseCall) (leaseAnswer, error) {
+	node := caller
+	if asked.Node.ID != "" {
+		if !caller.Replica {
+			return leaseAnswer{}, fmt.Errorf("node %s is no replica and asks for itself only", caller.Name)
+		}
+		node = asked.Node
+	}
+	term, leads := n.replica.Leading()
+	if !leads {
+		leader := n.replica.Status().LeaderID
+		if leader == "" || leader == n.dir.NodeID || asked.Node.ID != "" {
+			return leaseAnswer{}, errors.New("grant a lease: there is no leader")
+		}
+		return call[leaseCall, leaseAnswer](ctx, n.peers, leader, leasePath, leaseCall{Node: node, Pods: asked.Pods})
+	}
+	// Another may lead already: then this one must not grant. The node counts from before it asked, and so from before this.
+	if _, err := n.replica.ReadRevision(ctx); err != nil {
+		return leaseAnswer{}, fmt.Errorf("grant a lease: %w", err)
+	}
+	if now, still := n.replica.Leading(); !still || now != term {
+		return leaseAnswer{}, errors.New("grant a lease: the lead is lost")
+	}
+	// Written down before the pods are looked at: from now on none of them is removed, and those that were to be are terminating.
+	n.leases.grant(node.ID, time.Now())
+	return n.confirmPods(ctx, node, asked.Pods)
+}
+
+// confirmPods tells which of the pods are the node's still, and are not about to go.
+func (n *node) confirmPods(ctx context.Context, node pki.NodeIdentity, asked []leasedPod) (answered leaseAnswer, err error) {
+	client := n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)
+	for _, pod := range asked[:min(len(asked), maxConfirmed)] {
+		known, err := client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return answered, fmt.Errorf("look for pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		case known.UID == pod.UID && known.Spec.NodeName == node.Name && known.DeletionTimestamp == nil:
+			answered.Wanted = append(answered.Wanted, pod.UID)
+		}
+	}
+	return answered, nil
+}
+
+// leaseKeeper keeps this node's lease while it has pods that need one. It implements pods.Lease.
+type leaseKeeper struct {
+	file string
+	// ask asks the leader, here are the pods here that need a lease, changed is called when others may start.
+	ask     func(context.Context, []leasedPod) ([]types.UID, error)
+	here    func() []pods.PodRef
+	changed func()
+	// now is the time since the machine's start.
+	now func() (time.Duration, error)
+	log *slog.Logger
+
+	mu        sync.Mutex
+	end       time.Duration // since the machine's start
+	confirmed map[types.UID]bool
+}
+
+// Holds implements pods.Lease.
+func (k *leaseKeeper) Holds(pod types.UID) bool {
+	now, err := k.now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return err == nil && now < k.end && k.confirmed[pod]
+}
+
+// File implements pods.Lease.
+func (k *leaseKeeper) File() string { return k.file }
+
+// run renews the lease until ctx ends.
+func (k *leaseKeeper) run(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(k.file), 0o755); err != nil {
+		return fmt.Errorf("make the run folder: %w", err)
+	}
+	tick := time.NewTicker(isolation.Renew)
+	defer tick.Stop()
+	said := false
+	for {
+		switch err := k.turn(ctx); {
+		case err == nil:
+			said = false
+		case !said && ctx.Err() == nil:
+			k.log.Warn("renew the lease of pods that stop when this node is cut off", "error", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// turn renews the lease once. What was confirmed before a lease that has ended is to be confirmed anew.
+func (k *leaseKeeper) turn(ctx context.Context) error {
+	here := k.here()
+	if len(here) == 0 {
+		return nil
+	}
+	begun, err := k.now()
+	if err != nil {
+		return err
+	}
+	asked := k.unconfirmed(here, begun)
+	ctx, cancel := context.WithTimeout(ctx, leaseCallTimeout)
+	defer cancel()
+	wanted, err := k.ask(ctx, asked)
+	if err != nil {
+		return err
+	}
+	if err := isolation.WriteEnd(k.file, begun+isolation.Lease); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	k.end = begun + isolation.Lease
+	for _, uid := range wanted {
+		k.confirmed[uid] = true
+	}
+	k.mu.Unlock()
+	if len(wanted) > 0 {
+		k.changed()
+	}
+	return nil
+}
+
+// unconfirmed are the pods here that may not start yet; those that have gone are forgotten.
+func (k *leaseKeeper) unconfirmed(here []pods.PodRef, now time.Duration) (asked []leasedPod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	kept := map[types.UID]bool{}
+	for _, pod := range here {
+		switch {
+		case now < k.end && k.confirmed[pod.UID]:
+			kept[pod.UID] = true
+		case len(asked) < maxConfirmed:
+			asked = append(asked, leasedPod{pod.Namespace, pod.Name, pod.UID})
+		}
+	}
+	k.confirmed = kept
+	return asked
+}
+
+// newLeaseKeeper keeps this node's lease; the node's pods come later.
+func newLeaseKeeper(n *node) *leaseKeeper {
+	return &leaseKeeper{
+		file: leaseFile, log: n.log.With("part", "lease"), ask: n.askForLease,
+		here: func() []pods.PodRef { return n.pods.Leased() }, changed: func() { n.pods.LeaseChanged() }, now: isolation.Now,
+	}
+}
+
+// askForLease asks the leader, through this node's own replica or any other.
+func (n *node) askForLease(ctx context.Context, asked []leasedPod) ([]types.UID, error) {
+	if n.replica != nil {
+		own := pki.NodeIdentity{Name: n.dir.NodeName, ID: n.dir.NodeID, Replica: true}
+		answered, err := n.takeLease(ctx, own, leaseCall{Pods: asked})
+		return answered.Wanted, err
+	}
+	errs := []error{errNoReplica}
+	for _, id := range n.link.candidates() {
+		answered, err := callReplica[leaseCall, leaseAnswer](ctx, n.peers, id, leasePath, leaseCall{Pods: asked})
+		if err == nil {
+			return answered.Wanted, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
