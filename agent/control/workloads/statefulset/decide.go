@@ -154,6 +154,11 @@ func running(pod *v1.Pod) bool {
 	return ready && pod.Status.Phase == v1.PodRunning
 }
 
+// ended tells whether the pod will never run again.
+func ended(pod *v1.Pod) bool {
+	return pod.Status.Phase == v1.PodFailed || pod.Status.Phase == v1.PodSucceeded
+}
+
 // available tells whether the pod counts as up: ready for long enough, and not being deleted.
 func (d *decision) available(pod *v1.Pod) bool {
 	if pod == nil || d.terminating(pod) || !running(pod) {
@@ -308,7 +313,8 @@ func (d *decision) partition() int {
 
 // shrink plans the end of pods beyond the wanted ones; wait says that more is to be done before anything else.
 func (d *decision) shrink(ordered bool) (wait bool) {
-	// The lowest pod that is not healthy may end: nothing that it waits for could make it healthy.
+	// The lowest pod that is not healthy may end: nothing that it waits for could make it healthy. Nothing at all could one that has
+	// ended by itself; Kubernetes waits for ever where two such are left.
 	var lowest *v1.Pod
 	for i := len(d.surplus) - 1; i >= 0 && lowest == nil; i-- {
 		if !d.healthy(d.surplus[i]) {
@@ -318,7 +324,7 @@ func (d *decision) shrink(ordered bool) (wait bool) {
 	for _, pod := range d.surplus {
 		switch {
 		case d.terminating(pod):
-		case ordered && pod != lowest && !d.available(pod):
+		case ordered && pod != lowest && !ended(pod) && !d.available(pod):
 		default:
 			d.plan.Delete = append(d.plan.Delete, Removal{Pod: pod})
 		}

@@ -138,6 +138,7 @@ func TestDecide(t *testing.T) {
 		{name: "own deletion unseen", set: testSet(1), pods: "0:new,ready 1:new,ready 2:new,ready,deleted"},
 		{name: "does not shrink while a pod below is not ready", set: testSet(0), pods: "0:new 1:new 2:new"},
 		{name: "ends the only one that is not ready", set: testSet(0), pods: "0:new,ready 1:new,ready 2:new", want: "delete db-2"},
+		{name: "ends what has ended by itself, without waiting", set: testSet(0), pods: "0:new,failed 1:new,failed", want: "delete db-1"},
 		{name: "shrinks at once", set: testSet(1, inParallel), pods: "0:new,ready 1:new 2:new,ready", want: "delete db-2, delete db-1"},
 
 		{name: "rolls from the highest", set: testSet(3), pods: "0:old,ready 1:old,ready 2:old,ready", want: "delete db-2"},
