@@ -14,7 +14,10 @@ import (
 	bootstrapsecrets "k8s.io/cluster-bootstrap/util/secrets"
 )
 
-// RemoveExpired removes the Secrets of tokens whose time is over, and returns the tokens' IDs.
+// expiredKept is how long a token is kept that lets nobody in any more, so that who uses it is told that it expired, and when.
+const expiredKept = 10 * time.Minute
+
+// RemoveExpired removes the Secrets of tokens whose time has been over for ten minutes, and returns the tokens' IDs.
 func RemoveExpired(ctx context.Context, client kubernetes.Interface, now time.Time) (removed []string, err error) {
 	objects := client.CoreV1().Secrets(metav1.NamespaceSystem)
 	secrets, err := objects.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("type", secretType).String()})
@@ -35,10 +38,10 @@ func RemoveExpired(ctx context.Context, client kubernetes.Interface, now time.Ti
 	return removed, errors.Join(errs...)
 }
 
-// expired chooses the Secrets of bootstrap tokens, this package's and others', that let nobody in any more. Pure.
+// expired chooses the Secrets of bootstrap tokens, this package's and others', that have let nobody in for long enough. Pure.
 func expired(secrets []corev1.Secret, now time.Time) (gone []*corev1.Secret) {
 	for i := range secrets {
-		if secrets[i].Type == secretType && bootstrapsecrets.HasExpired(&secrets[i], now) {
+		if secrets[i].Type == secretType && bootstrapsecrets.HasExpired(&secrets[i], now.Add(-expiredKept)) {
 			gone = append(gone, &secrets[i])
 		}
 	}

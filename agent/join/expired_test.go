@@ -16,11 +16,12 @@ func TestExpiredTokensAreRemoved(t *testing.T) {
 	of := func(id string, expires time.Time) *corev1.Secret {
 		return join.Token{ID: id, Secret: "secretsecretsecr"}.Object(expires, "")
 	}
-	foreign, endless, other := of("aaaaaa", now.Add(-time.Hour)), of("bbbbbb", now), of("cccccc", now)
+	foreign, endless, other := of("aaaaaa", now.Add(-time.Hour)), of("bbbbbb", now), of("cccccc", now.Add(-time.Hour))
 	delete(foreign.Data, "usage-podvine-join")
 	delete(endless.Data, "expiration")
 	other.Type = corev1.SecretTypeOpaque
-	client := fake.NewClientset(of("expird", now), of("valid1", now.Add(time.Second)), foreign, endless, other)
+	const kept = 10 * time.Minute // whoever uses the token meanwhile is told that it expired
+	client := fake.NewClientset(of("expird", now.Add(-kept)), of("kept12", now.Add(time.Second-kept)), foreign, endless, other)
 	removed, err := join.RemoveExpired(t.Context(), client, now)
 	if err != nil || !slices.Equal(removed, []string{"aaaaaa", "expird"}) {
 		t.Errorf("removed %v, %v", removed, err)
