@@ -12,27 +12,10 @@ import (
 // that lives, and on the host's return the old pod does not come back.
 func TestFencedNodesIdentityIsReplaced(t *testing.T) {
 	healthy(t)
-	apply := `
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: one}
-spec:
-  serviceName: one
-  selector: {matchLabels: {app: one}}
-  template:
-    metadata: {labels: {app: one}}
-    spec: {terminationGracePeriodSeconds: 1, containers: [{name: app, image: "` + appImage + `"}]}
-`
-	if out, err := try(t, "h1", apply, "kubectl", "apply", "-f", "-"); err != nil {
-		t.Fatal(err, out)
-	}
-	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "statefulset/one") })
-	run(t, "h1", "kubectl", "rollout", "status", "statefulset/one", "--timeout=60s")
-	get := []string{"kubectl", "get", "pod", "one-0", "-o", "jsonpath={.metadata.uid} {.spec.nodeName} {.status.phase} {.metadata.deletionTimestamp}"}
+	get := onlyPod(t, "one", "")
 	before := strings.Fields(run(t, "h1", get...))
 	host := before[1]
-	others := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return h == host })
-	by := others[0]
+	by := other(host)
 	if out, err := try(t, by, "", "fence", host); err == nil || !strings.Contains(out, "it is alive") {
 		t.Fatalf("fence a node that lives: %v: %s", err, out)
 	}
@@ -75,4 +58,27 @@ spec:
 	if out := run(t, by, "fence", "--lift", host); !strings.Contains(out, "in service again") {
 		t.Errorf("lift the fence: %s", out)
 	}
+}
+
+// onlyPod runs a StatefulSet of one pod, which has the annotations, and returns the command that tells the pod's UID, node and phase, and when it
+// was deleted.
+func onlyPod(t *testing.T, name, annotations string) (get []string) {
+	t.Helper()
+	apply := `
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: ` + name + `}
+spec:
+  serviceName: ` + name + `
+  selector: {matchLabels: {app: ` + name + `}}
+  template:
+    metadata: {labels: {app: ` + name + `}, annotations: {` + annotations + `}}
+    spec: {terminationGracePeriodSeconds: 1, containers: [{name: app, image: "` + appImage + `"}]}
+`
+	if out, err := try(t, "h1", apply, "kubectl", "apply", "-f", "-"); err != nil {
+		t.Fatal(err, out)
+	}
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "statefulset/"+name) })
+	run(t, "h1", "kubectl", "rollout", "status", "statefulset/"+name, "--timeout=60s")
+	return []string{"kubectl", "get", "pod", name + "-0", "-o", "jsonpath={.metadata.uid} {.spec.nodeName} {.status.phase} {.metadata.deletionTimestamp}"}
 }

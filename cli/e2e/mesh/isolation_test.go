@@ -12,26 +12,10 @@ import (
 // return does not bring it back.
 func TestIsolatedIdentityStopsAndIsReplaced(t *testing.T) {
 	healthy(t)
-	apply := `
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: only}
-spec:
-  serviceName: only
-  selector: {matchLabels: {app: only}}
-  template:
-    metadata: {labels: {app: only}, annotations: {podvine.io/on-isolation: stop}}
-    spec: {terminationGracePeriodSeconds: 1, containers: [{name: app, image: "` + appImage + `"}]}
-`
-	if out, err := try(t, "h1", apply, "kubectl", "apply", "-f", "-"); err != nil {
-		t.Fatal(err, out)
-	}
-	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "statefulset/only") })
-	run(t, "h1", "kubectl", "rollout", "status", "statefulset/only", "--timeout=60s")
-	get := []string{"kubectl", "get", "pod", "only-0", "-o", "jsonpath={.metadata.uid} {.spec.nodeName} {.status.phase} {.metadata.deletionTimestamp}"}
+	get := onlyPod(t, "only", "podvine.io/on-isolation: stop")
 	before := strings.Fields(run(t, "h1", get...))
 	host := before[1]
-	by := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return h == host })[0]
+	by := other(host)
 	processes := func() string {
 		out, err := try(t, by, "", "lab", "exec", "--name", labName, host, "--", "sh", "-c", "grep -ls 'pod"+before[0]+"' /proc/[0-9]*/cgroup; true")
 		if err != nil {

@@ -282,9 +282,7 @@ func (r *rollout) oldPodsRun() bool {
 		if set.Status.Replicas > 0 {
 			return true // its pods are not all shown yet
 		}
-		if slices.ContainsFunc(r.pods[set.UID], func(p *v1.Pod) bool {
-			return p.Status.Phase != v1.PodSucceeded && p.Status.Phase != v1.PodFailed
-		}) {
+		if slices.ContainsFunc(r.pods[set.UID], func(p *v1.Pod) bool { return !pods.Ended(p) }) {
 			return true
 		}
 	}

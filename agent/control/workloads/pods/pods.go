@@ -17,14 +17,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
+// Ended tells whether the pod will never run again.
+func Ended(pod *v1.Pod) bool {
+	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
+}
+
 // Active tells whether the pod runs or may yet run.
 func Active(pod *v1.Pod) bool {
-	return pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed && pod.DeletionTimestamp == nil
+	return !Ended(pod) && pod.DeletionTimestamp == nil
 }
 
 // Terminating tells whether the pod is being deleted and has not ended.
 func Terminating(pod *v1.Pod) bool {
-	return pod.DeletionTimestamp != nil && pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed
+	return !Ended(pod) && pod.DeletionTimestamp != nil
 }
 
 // Ready tells whether the pod is ready, and since when.

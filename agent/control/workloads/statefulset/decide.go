@@ -154,11 +154,6 @@ func running(pod *v1.Pod) bool {
 	return ready && pod.Status.Phase == v1.PodRunning
 }
 
-// ended tells whether the pod will never run again.
-func ended(pod *v1.Pod) bool {
-	return pod.Status.Phase == v1.PodFailed || pod.Status.Phase == v1.PodSucceeded
-}
-
 // available tells whether the pod counts as up: ready for long enough, and not being deleted.
 func (d *decision) available(pod *v1.Pod) bool {
 	if pod == nil || d.terminating(pod) || !running(pod) {
@@ -324,7 +319,7 @@ func (d *decision) shrink(ordered bool) (wait bool) {
 	for _, pod := range d.surplus {
 		switch {
 		case d.terminating(pod):
-		case ordered && pod != lowest && !ended(pod) && !d.available(pod):
+		case ordered && pod != lowest && !pods.Ended(pod) && !d.available(pod):
 		default:
 			d.plan.Delete = append(d.plan.Delete, Removal{Pod: pod})
 		}
