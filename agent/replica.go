@@ -35,7 +35,7 @@ import (
 func (n *node) replicaParts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"API": n.api.Run, "API gate": n.runGate, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer, "quorum": n.runQuorum,
-		"keys of replicas": n.runKeySpreader, "kubeconfig": n.runKubeconfig,
+		"keys of replicas": n.runKeySpreader, "kubeconfig": n.runKubeconfig, "members that are gone": n.runGoneMembers,
 	}
 }
 
