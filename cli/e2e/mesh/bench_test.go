@@ -30,7 +30,8 @@ type usage struct {
 // usages reads the usage of a host's programs: the agent's and the network daemon's, by name.
 func usages(t testing.TB, host string) map[string]usage {
 	t.Helper()
-	const look = `for p in /proc/[0-9]*; do [ -r $p/stat ] && echo "$(cat $p/comm) $(grep RssAnon $p/status | tr -dc 0-9) $(cut -d')' -f2- $p/stat)"; done`
+	// The lab's own init is a podvine, too.
+	const look = `for p in /proc/[0-9]*; do tr '\0' ' ' < $p/cmdline | grep -q 'podvine agent\|podvine-netd' && echo "$(cut -c-12 $p/comm) $(grep RssAnon $p/status | tr -dc 0-9) $(cut -d')' -f2- $p/stat)"; done`
 	found := map[string]usage{}
 	for line := range strings.Lines(run(t, "h1", "lab", "exec", "--name", labName, host, "--", "sh", "-c", look)) {
 		fields := strings.Fields(line)
