@@ -190,6 +190,7 @@ func (n *node) openControl(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.api.OnKindsChanged(n.control.KindsChanged)
 	n.roles, err = aggregation.New(n.client("system:serviceaccount:kube-system:clusterrole-aggregation-controller",
 		"system:serviceaccounts", "system:serviceaccounts:kube-system"), n.informers.Rbac().V1().ClusterRoles(), n.log.With("part", "control"))
 	return err

@@ -93,7 +93,7 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	c.LongRunningFunc = func(r *http.Request, info *request.RequestInfo) bool {
 		return slices.Contains(s.security.LongRunning, info.Path) || s.loopback.longRunning(r, info)
 	}
-	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis") // shared, or discovery loses groups
+	c.AggregatedDiscoveryGroupManager = s.discovered.of(aggregated.NewResourceManager("apis")) // shared, or discovery loses groups
 	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
 	c.AddReadyzChecks(s.config.ReadyChecks...)
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -170,8 +171,34 @@ spec:
 
 func testCustomResources(t *testing.T, c *apitest.Cluster, k *kubectl.Kubectl) {
 	ns := namespace(t, k, "custom")
+	shown := make(chan bool, 64) // whether discovery shows the kind, each time when it has changed
+	c.Server.OnKindsChanged(func() {
+		groups, err := c.Client(t).Discovery().ServerGroups()
+		if err != nil {
+			t.Errorf("discover: %v", err)
+			return
+		}
+		select {
+		case shown <- slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == "example.com" }):
+		default:
+		}
+	})
+	told := func(want bool) {
+		t.Helper()
+		for end := time.After(30 * time.Second); ; {
+			select {
+			case got := <-shown:
+				if got == want {
+					return
+				}
+			case <-end:
+				t.Fatalf("nobody was told that the kind is there: %t", want)
+			}
+		}
+	}
 	k.Run(t, "", "apply", "-f", k.File(t, "crd.yaml", definition))
 	k.Run(t, "", "wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=30s")
+	told(true)
 	apitest.Eventually(t, "the group is available", func() error {
 		out, err := k.Try(t, "", "get", "apiservice", "v1.example.com", "-o", `jsonpath={.status.conditions[?(@.type=="Available")].status}`)
 		if err == nil && out != "True" {
@@ -200,6 +227,7 @@ func testCustomResources(t *testing.T, c *apitest.Cluster, k *kubectl.Kubectl) {
 		t.Fatal(err)
 	}
 	k.Run(t, "", "delete", "crd", "widgets.example.com")
+	told(false)
 	apitest.Eventually(t, "the definition, its group and its objects are gone", func() error {
 		if _, err := client.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), "widgets.example.com", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("definition: got %w, want not found", err)

@@ -38,6 +38,7 @@ type Server struct {
 	security   Security
 	aggregator *apiserver.APIAggregator
 	workers    chain.Workers
+	discovered *discovered
 	bindings   batchBinder
 	run        func(context.Context) error
 }
@@ -51,7 +52,7 @@ func New(config Config) (*Server, error) {
 	if config.Nodes == nil {
 		config.Nodes = noNodes{}
 	}
-	s := &Server{config: config, loopback: newLoopback()}
+	s := &Server{config: config, loopback: newLoopback(), discovered: newDiscovered()}
 	s.resources = Resources(func() reviews.Access {
 		return reviews.Access{Authenticator: s.security.Authenticator, Audiences: s.security.Audiences, RuleResolver: s.security.RuleResolver}
 	})
@@ -69,6 +70,7 @@ func New(config Config) (*Server, error) {
 		return nil, fmt.Errorf("build informers: %w", err)
 	}
 	s.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
+	s.discovered.listen(s.mapper.Reset)
 	s.security, err = config.Security(Access{
 		Client: client, ClientConfig: clientConfig, Informers: s.informers, Mapper: s.mapper, Serves: s.Serves,
 		Services: s.serviceResolver(), WebhookAuthentication: s.webhookAuthentication(), Version: newVersion(),
@@ -93,7 +95,15 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	go wait.UntilWithContext(ctx, func(context.Context) { s.mapper.Reset() }, mapperPeriod)
-	return s.run(ctx)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		s.discovered.run(ctx)
+	}()
+	err := s.run(ctx)
+	cancel()
+	<-told
+	return err
 }
 
 // ClientConfig returns the configuration of a client whose requests go to the handler chain directly, as that user:
@@ -108,6 +118,10 @@ func (s *Server) Informers() informers.SharedInformerFactory { return s.informer
 func (s *Server) Serves(resource schema.GroupVersionResource) bool {
 	return slices.ContainsFunc(s.resources, func(r kinds.Resource) bool { return r.GVR() == resource })
 }
+
+// OnKindsChanged has f called a moment after discovery has changed: a custom resource or an API service came, went, or answers
+// again. It is called by one goroutine, while the server runs, and must not take long.
+func (s *Server) OnKindsChanged(f func()) { s.discovered.listen(f) }
 
 // Scheme returns the scheme of the built-in kinds.
 func (s *Server) Scheme() *runtime.Scheme { return s.scheme }

@@ -87,8 +87,9 @@ type Control struct {
 	log   *slog.Logger
 	loops []member
 	nodes *nodes.Loop
-	gc    *gc.Loop
 	kinds *loop.Kinds
+	// kindsChanged are what asks anew which kinds there are.
+	kindsChanged []func()
 }
 
 type runner interface {
@@ -107,6 +108,7 @@ func New(cfg Config) (*Control, error) {
 		return nil, errors.New("make control loops: ClientFor, MetadataFor, Informers and Logger are required")
 	}
 	c := &Control{log: cfg.Logger, kinds: loop.NewKinds(cfg.ClientFor(NameQuota).Discovery())}
+	c.kindsChanged = append(c.kindsChanged, c.kinds.Changed)
 	for _, add := range []func(Config) error{c.addScheduler, c.addWorkloads, c.addProtection, c.addNamespaces, c.addNodes, c.addCollector, c.addServices} {
 		if err := add(cfg); err != nil {
 			return nil, err
@@ -179,7 +181,7 @@ func (c *Control) addProtection(cfg Config) error {
 }
 
 func (c *Control) addNamespaces(cfg Config) error {
-	_, namespaceErr := add(c, "namespace", func(registry *prometheus.Registry) (*namespaces.Loop, error) {
+	ending, namespaceErr := add(c, "namespace", func(registry *prometheus.Registry) (*namespaces.Loop, error) {
 		return namespaces.New(namespaces.Config{Client: cfg.ClientFor(NameNamespace), Metadata: cfg.MetadataFor(NameNamespace),
 			Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
 	})
@@ -191,7 +193,7 @@ func (c *Control) addNamespaces(cfg Config) error {
 		return rootca.New(rootca.Config{Client: cfg.ClientFor(NameRootCA), Informers: cfg.Informers, Logger: cfg.Logger,
 			CA: cfg.CA, Metrics: registry})
 	})
-	_, quotaErr := add(c, "resourcequota", func(registry *prometheus.Registry) (*quota.Loop, error) {
+	counting, quotaErr := add(c, "resourcequota", func(registry *prometheus.Registry) (*quota.Loop, error) {
 		return quota.New(quota.Config{Client: cfg.ClientFor(NameQuota), Metadata: cfg.MetadataFor(NameQuota), Informers: cfg.Informers,
 			Logger: cfg.Logger, Metrics: registry})
 	})
@@ -201,6 +203,7 @@ func (c *Control) addNamespaces(cfg Config) error {
 	_, certificateErr := add(c, "certificate", func(registry *prometheus.Registry) (*certificates.Loop, error) {
 		return certificates.New(loop.Wiring{Client: cfg.ClientFor(NameCertificates), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry}, cfg.Sign)
 	})
+	c.kindsChanged = append(c.kindsChanged, ending.KindsChanged, counting.KindsChanged)
 	podCertificateErr := addController(c, cfg, "podcertificaterequestcleaner", NamePodCertificates, certificates.NewPodCleaner)
 	return errors.Join(namespaceErr, accountErr, caErr, quotaErr, policyErr, certificateErr, podCertificateErr)
 }
@@ -213,11 +216,12 @@ func (c *Control) addNodes(cfg Config) (err error) {
 	return err
 }
 
-func (c *Control) addCollector(cfg Config) (err error) {
-	c.gc, err = add(c, "gc", func(registry *prometheus.Registry) (*gc.Loop, error) {
+func (c *Control) addCollector(cfg Config) error {
+	collector, err := add(c, "gc", func(registry *prometheus.Registry) (*gc.Loop, error) {
 		return gc.New(gc.Config{Client: cfg.ClientFor(NameGarbageCollector), Metadata: cfg.MetadataFor(NameGarbageCollector),
 			Logger: cfg.Logger, Metrics: registry})
 	})
+	c.kindsChanged = append(c.kindsChanged, collector.Rediscover)
 	return err
 }
 
@@ -273,8 +277,9 @@ func (c *Control) NodeChanged(node string) { c.nodes.Trigger(node) }
 // KindsChanged has the loops ask which kinds there are: a custom resource or an API service came or went.
 // Safe for concurrent use, also outside of Run.
 func (c *Control) KindsChanged() {
-	c.gc.Rediscover()
-	c.kinds.Changed()
+	for _, changed := range c.kindsChanged {
+		changed()
+	}
 }
 
 // Registries are the loops' metrics by loop name. One registry each: stock dashboards want the workqueue and

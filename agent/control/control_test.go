@@ -156,6 +156,33 @@ func TestIdleWritesNothing(t *testing.T) {
 	})
 }
 
+// TestKindsChanged: the collector asks which kinds there are now, not when it would have.
+func TestKindsChanged(t *testing.T) {
+	run(t, func(b *bench) {
+		b.lead(func() {
+			b.Pass(time.Second) // away from its own turns
+			asked := func() (times int) {
+				for _, action := range b.Client.Actions() {
+					if action.GetResource().Resource == "group" || action.GetResource().Resource == "resource" {
+						times++
+					}
+				}
+				return times
+			}
+			b.Client.ClearActions()
+			b.Pass(time.Second)
+			if got := asked(); got != 0 {
+				b.Fatalf("asked %d times without a reason: the test tells nothing", got)
+			}
+			b.control.KindsChanged()
+			b.Pass(100 * time.Millisecond)
+			if asked() == 0 {
+				b.Error("nobody asked which kinds there are")
+			}
+		})
+	})
+}
+
 // TestIdentitiesAndMetrics: every identity is a known one, and every registry holds Kubernetes' names.
 func TestIdentitiesAndMetrics(t *testing.T) {
 	run(t, func(b *bench) {

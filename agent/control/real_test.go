@@ -53,6 +53,7 @@ func startReal(t *testing.T) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cluster.Server.OnKindsChanged(c.KindsChanged)
 	ctx, stop := context.WithCancel(context.Background())
 	cluster.Server.Informers().Start(ctx.Done())
 	done := make(chan error, 1)

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -82,6 +83,20 @@ func New(cfg Config) (*Loop, error) {
 		Metrics:   metrics,
 	})
 	return l, err
+}
+
+// KindsChanged looks at the namespaces that are ending now: a kind that has come or answers again may hold one up. Safe for
+// concurrent use, also outside of Run.
+func (l *Loop) KindsChanged() {
+	all, err := l.namespaces.List(labels.Everything())
+	if err != nil {
+		return // a lister over a cache has no errors
+	}
+	for _, n := range all {
+		if n.DeletionTimestamp != nil {
+			l.driver.Trigger(n.Name)
+		}
+	}
 }
 
 // Run ends namespaces until ctx ends.

@@ -40,6 +40,7 @@ type fixture struct {
 	*testing.T
 	*looptest.Cluster
 	content *metadatafake.FakeMetadataClient
+	loop    *namespaces.Loop
 	deleted []string
 }
 
@@ -61,6 +62,7 @@ func run(t *testing.T, test func(f *fixture), objects ...runtime.Object) {
 		})
 		l, err := namespaces.New(namespaces.Config{Client: c.Client, Metadata: f.content, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
+		f.loop = l
 		c.Start(l)
 		test(f)
 	})
@@ -125,6 +127,23 @@ func TestWaitsForFinalizers(t *testing.T) {
 			f.Errorf("not ended after the pod went: %+v", got.Status.Conditions)
 		}
 	}, object("v1", "Pod", "p", "example.com/hold"), object("v1", "Secret", "secret"))
+}
+
+// TestKindsChanged has a namespace looked at at once, not when its turn comes.
+func TestKindsChanged(t *testing.T) {
+	run(t, func(f *fixture) {
+		f.Pass(time.Second) // away from the rounds
+		f.Must(f.content.Tracker().Delete(schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets"}, "gone", "w"))
+		f.Pass(time.Second)
+		if len(f.namespace().Spec.Finalizers) == 0 {
+			f.Fatal("the namespace ended before its turn: the test tells nothing")
+		}
+		f.loop.KindsChanged()
+		f.Pass(100 * time.Millisecond)
+		if got := f.namespace(); len(got.Spec.Finalizers) != 0 {
+			f.Errorf("not looked at: %+v", got.Status.Conditions)
+		}
+	}, object("example.com/v1", "Widget", "w", "example.com/hold"))
 }
 
 // TestDiscoveryFailure: a group that does not answer is told, keeps the namespace, and does not keep the rest.

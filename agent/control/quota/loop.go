@@ -106,6 +106,14 @@ func New(cfg Config) (*Loop, error) {
 	return l, err
 }
 
+// KindsChanged counts anew now: a kind that a quota counts may have come or gone. Safe for concurrent use, also outside of Run.
+func (l *Loop) KindsChanged() {
+	l.counted.kinds.Changed()
+	for _, key := range l.keysIn(metav1.NamespaceAll) {
+		l.driver.Trigger(key)
+	}
+}
+
 // Run counts until ctx ends. No goroutine is left then.
 func (l *Loop) Run(ctx context.Context) error {
 	end := l.counted.open(ctx)
