@@ -13,13 +13,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/apiserver/pkg/admission"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 
 	"github.com/podvine/podvine/agent/api"
+	"github.com/podvine/podvine/agent/api/admission"
 	"github.com/podvine/podvine/agent/api/auth/aggregation"
 	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
@@ -142,7 +142,7 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
 		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: func() int64 { return n.live.get().evictionDelaySeconds() },
 		External: n.config.External, ServerID: n.dir.NodeName, Log: n.log.With("part", "access"),
-		MoreAdmission: []admission.Interface{newSettingsAdmission(n.live.get)},
+		MoreAdmission: []admission.Named{{Name: "ClusterSettings", Plugin: newSettingsAdmission(n.live.get)}},
 	}
 	return func(access api.Access) (api.Security, error) {
 		made, err := usual.Security(access)

@@ -32,6 +32,7 @@ func TestServer(t *testing.T) {
 	story("explain and discovery", testDiscovery)
 	story("service account tokens", testTokens)
 	story("webhooks", testWebhooks)
+	story("metrics of admission", testAdmissionMetrics)
 	story("policies", testPolicies)
 	story("quotas", testQuotas)
 	story("evictions", testEvictions)

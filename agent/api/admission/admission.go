@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -40,7 +39,7 @@ type Config struct {
 	// TolerationSeconds is what DefaultTolerationSeconds writes, asked for each pod; nil is [DefaultTolerationSeconds].
 	TolerationSeconds func() int64
 	// More plug-ins follow the usual ones and see what webhooks and policies have made of an object.
-	More []admission.Interface
+	More []Named
 	// Serves tells whether a kind is served: plug-ins of others are left out. Nil serves none that is asked for.
 	Serves func(schema.GroupVersionResource) bool
 	// Extensions are what webhooks and policies need; nil leaves them out.
@@ -49,14 +48,20 @@ type Config struct {
 
 // Chain is the finished chain.
 type Chain struct {
-	admission.Interface
-	admission.MutationInterface
-	admission.ValidationInterface
+	*again
 	extensions *extensions
 }
 
-// Handles implements admission.Interface.
-func (c *Chain) Handles(operation admission.Operation) bool { return c.Interface.Handles(operation) }
+// Named is a plug-in under the name that metrics call it by: Kubernetes' where it is one of Kubernetes'.
+type Named struct {
+	Name   string
+	Plugin admission.Interface
+}
+
+var (
+	_ admission.MutationInterface   = (*Chain)(nil)
+	_ admission.ValidationInterface = (*Chain)(nil)
+)
 
 // Start compiles policies and follows their changes until ctx ends. Before it, requests wait for policies.
 func (c *Chain) Start(ctx context.Context) error {
@@ -87,7 +92,7 @@ func New(config Config) (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	usual := []named{
+	usual := []Named{
 		{lifecycle.PluginName, life},
 		{"LimitRanger", newLimitRanger(config)},
 		{"ServiceAccount", newServiceAccounts(config.Client, config.Informers)},
@@ -98,9 +103,9 @@ func New(config Config) (*Chain, error) {
 		{"DefaultTolerationSeconds", newTolerations(config.TolerationSeconds)},
 	}
 	usual = append(usual, storagePlugins(config)...)
-	usual = append(usual, named{"RuntimeClass", newRuntimeClasses(config)})
+	usual = append(usual, Named{"RuntimeClass", newRuntimeClasses(config)})
 	usual = append(usual, laterPlugins(config)...)
-	usual = append(usual, named{"PodTopologyLabels", newTopologyLabels(config)})
+	usual = append(usual, Named{"PodTopologyLabels", newTopologyLabels(config)})
 	chain := &Chain{}
 	if config.Extensions != nil {
 		if chain.extensions, err = newExtensions(config); err != nil {
@@ -108,34 +113,40 @@ func New(config Config) (*Chain, error) {
 		}
 		usual = append(usual, chain.extensions.plugins...)
 	}
-	usual = append(usual, named{"ResourceQuota", newQuotas(config)})
-	for i, p := range config.More {
-		usual = append(usual, named{fmt.Sprintf("More%d", i), p})
+	usual = append(usual, Named{"ResourceQuota", newQuotas(config)})
+	found, err := findHistograms()
+	if err != nil {
+		return nil, err
 	}
-	return chain, chain.link(usual)
+	all, err := newSteps(append(usual, config.More...), found)
+	if err != nil {
+		return nil, err
+	}
+	chain.again, err = all.rerun()
+	return chain, err
 }
 
 // storagePlugins are those of storage classes, once those are served.
-func storagePlugins(config Config) []named {
+func storagePlugins(config Config) []Named {
 	if !config.serves(storagev1.SchemeGroupVersion.WithResource("storageclasses")) {
 		return nil
 	}
-	return []named{
+	return []Named{
 		{"DefaultStorageClass", &claimClasses{newStorageClasses(config, admission.Create)}},
 		{"PersistentVolumeClaimResize", &claimGrowth{newStorageClasses(config, admission.Update)}},
 	}
 }
 
 // laterPlugins are those of certificates and ingresses, once their kinds are served.
-func laterPlugins(config Config) (plugins []named) {
+func laterPlugins(config Config) (plugins []Named) {
 	if config.serves(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests")) {
 		asking := signers{admission.NewHandler(admission.Update), config.Authorizer}
-		plugins = append(plugins, named{"CertificateApproval", &approvals{asking}}, named{"CertificateSigning", &signatures{asking}},
-			named{"ClusterTrustBundleAttest", &attestations{signers{admission.NewHandler(admission.Create, admission.Update), config.Authorizer}}},
-			named{"CertificateSubjectRestriction", &subjects{admission.NewHandler(admission.Create)}})
+		plugins = append(plugins, Named{"CertificateApproval", &approvals{asking}}, Named{"CertificateSigning", &signatures{asking}},
+			Named{"ClusterTrustBundleAttest", &attestations{signers{admission.NewHandler(admission.Create, admission.Update), config.Authorizer}}},
+			Named{"CertificateSubjectRestriction", &subjects{admission.NewHandler(admission.Create)}})
 	}
 	if config.serves(networkingv1.SchemeGroupVersion.WithResource("ingressclasses")) {
-		plugins = append(plugins, named{"DefaultIngressClass", newIngressClasses(config)})
+		plugins = append(plugins, Named{"DefaultIngressClass", newIngressClasses(config)})
 	}
 	return plugins
 }
@@ -143,36 +154,6 @@ func laterPlugins(config Config) (plugins []named) {
 func (c *Config) serves(resource schema.GroupVersionResource) bool {
 	return c.Serves != nil && c.Serves(resource)
 }
-
-// named is a plug-in under Kubernetes' name for it.
-type named struct {
-	name   string
-	plugin admission.Interface
-}
-
-// link makes the chain of plug-ins in their order. The library runs it again where a webhook or policy changed an object
-// that an earlier plug-in had seen already.
-func (c *Chain) link(plugins []named) error {
-	registry := admission.NewPlugins()
-	names := make([]string, 0, len(plugins))
-	for _, p := range plugins {
-		registry.Register(p.name, func(io.Reader) (admission.Interface, error) { return p.plugin, nil })
-		names = append(names, p.name)
-	}
-	linked, err := registry.NewFromPlugins(names, unconfigured{}, admission.PluginInitializers{}, nil)
-	if err != nil {
-		return fmt.Errorf("make admission chain: %w", err)
-	}
-	c.Interface = linked
-	c.MutationInterface, c.ValidationInterface = linked.(admission.MutationInterface), linked.(admission.ValidationInterface)
-	return nil
-}
-
-// unconfigured says that no plug-in has a file of configuration.
-type unconfigured struct{}
-
-// ConfigFor implements admission.ConfigProvider.
-func (unconfigured) ConfigFor(string) (io.Reader, error) { return nil, nil }
 
 // The resources that plug-ins here look at.
 func pods() schema.GroupResource       { return schema.GroupResource{Resource: "pods"} }

@@ -36,7 +36,7 @@ type Extensions struct {
 
 // extensions are the plug-ins by which users extend admission: the library's, in Kubernetes' order.
 type extensions struct {
-	plugins []named
+	plugins []Named
 	// policies are made ready by start, because that starts goroutines.
 	policies []admission.InitializationValidator
 	factory  *steadyFactory
@@ -90,7 +90,7 @@ func (x *extensions) link(factory informers.SharedInformerFactory, mutatingPolic
 	validatingPolicies admission.ValidationInterface, initialize func(admission.Interface)) {
 	all := []admission.Operation{admission.Connect, admission.Create, admission.Delete, admission.Update}
 	registrations := factory.Admissionregistration().V1()
-	x.plugins = []named{
+	x.plugins = []Named{
 		{mutatingpolicy.PluginName, &mutators{whenConfigured(registrations.MutatingAdmissionPolicies().Informer(),
 			func() (admission.MutationInterface, error) { return mutatingPolicies, nil }, admission.Create, admission.Update, admission.Connect)}},
 		{mutatingwebhook.PluginName, &mutators{whenConfigured(registrations.MutatingWebhookConfigurations().Informer(),

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/union"
 	"k8s.io/client-go/dynamic"
@@ -44,7 +43,7 @@ type Config struct {
 	// MoreTokens, MoreAuthorizers and MoreAdmission follow the usual ones.
 	MoreTokens      []authenticator.Token
 	MoreAuthorizers []union.NamedAuthorizer
-	MoreAdmission   []admission.Interface
+	MoreAdmission   []podvineadmission.Named
 }
 
 // Security makes all of it.
