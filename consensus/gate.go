@@ -11,8 +11,9 @@ import (
 )
 
 var (
-	errCut    = errors.New("this node cut its raft transport because of its disk")
-	errWaking = errors.New("this node asks first whether the cluster was recovered without it")
+	errCut     = errors.New("this node cut its raft transport because of its disk")
+	errWaking  = errors.New("this node asks first whether the cluster was recovered without it")
+	errOutside = errors.New("this node was removed from the quorum and asks for no vote")
 )
 
 // gate is raft's transport with a switch: while it is cut, nothing goes out and every request from a peer is refused, so that
@@ -28,6 +29,9 @@ type gate struct {
 	// retired keeps the gate cut for good, waking until the peers were asked for their epoch.
 	retired atomic.Bool
 	waking  atomic.Bool
+	// outside keeps requests for votes in, until a leader speaks to this node. votes counts those that went out.
+	outside atomic.Bool
+	votes   atomic.Int64
 	done    chan struct{}
 	stop    sync.Once
 
@@ -79,6 +83,9 @@ func (g *gate) offer(rpc raft.RPC) {
 	if err := g.err(); err != nil {
 		rpc.Respond(nil, err)
 		return
+	}
+	if _, leads := rpc.Command.(*raft.AppendEntriesRequest); leads {
+		g.outside.Store(false)
 	}
 	select {
 	case g.consumer <- rpc:
@@ -206,15 +213,27 @@ func again(ask func() error) error {
 	return err
 }
 
-func (g *gate) RequestVote(id raft.ServerID, to raft.ServerAddress, a *raft.RequestVoteRequest, r *raft.RequestVoteResponse) error {
+// mayAsk tells why no request for a vote may go out, and counts those that may.
+func (g *gate) mayAsk() error {
 	if err := g.err(); err != nil {
+		return err
+	}
+	if g.outside.Load() {
+		return errOutside
+	}
+	g.votes.Add(1)
+	return nil
+}
+
+func (g *gate) RequestVote(id raft.ServerID, to raft.ServerAddress, a *raft.RequestVoteRequest, r *raft.RequestVoteResponse) error {
+	if err := g.mayAsk(); err != nil {
 		return err
 	}
 	return again(func() error { return g.inner.RequestVote(id, to, a, r) })
 }
 
 func (g *gate) RequestPreVote(id raft.ServerID, to raft.ServerAddress, a *raft.RequestPreVoteRequest, r *raft.RequestPreVoteResponse) error {
-	if err := g.err(); err != nil {
+	if err := g.mayAsk(); err != nil {
 		return err
 	}
 	if g.preVote == nil {
@@ -249,6 +268,7 @@ func (g *gate) SetHeartbeatHandler(handle func(raft.RPC)) {
 			rpc.Respond(nil, err)
 			return
 		}
+		g.outside.Store(false)
 		handle(rpc)
 	})
 }

@@ -372,3 +372,42 @@ func TestBrokenDiskHandsOver(t *testing.T) {
 		m.put(next, "k", "w")
 	})
 }
+
+// TestRemovedVoterKeepsSilent: a voter that was removed while it was away asks nobody for a vote when it is back, and takes part again
+// when it is added again.
+func TestRemovedVoterKeepsSilent(t *testing.T) {
+	inMesh(t, 4, func(t *testing.T, m *mesh) {
+		away := m.followers()[0].cfg.NodeID
+		m.kill(away)
+		leader := m.leader()
+		m.must(leader.Remove(m.ctx(20*time.Second), away))
+		m.sleep(time.Minute) // until the leader has given up to tell it
+		back := m.start(away)
+		m.sleep(30 * time.Second)
+		if asked := back.gate.votes.Load(); asked > 0 || !back.gate.outside.Load() {
+			t.Fatalf("it asked %d times for a vote; it knows that it was removed: %v", asked, back.gate.outside.Load())
+		}
+		m.must(m.leader().AddStandby(m.ctx(20*time.Second), away))
+		m.must(m.leader().Promote(m.ctx(20*time.Second), away))
+		m.ready(away)
+		m.put(back, "k", "v")
+		if back.gate.outside.Load() || back.Role() != RoleVoter {
+			t.Fatalf("added again it is a %s, outside: %v", back.Role(), back.gate.outside.Load())
+		}
+	})
+}
+
+// TestVoterThatIsNotRemovedStands: one that was away only takes part in elections at once.
+func TestVoterThatIsNotRemovedStands(t *testing.T) {
+	inMesh(t, 3, func(t *testing.T, m *mesh) {
+		away, leader := m.followers()[0].cfg.NodeID, m.leader()
+		m.kill(away)
+		back := m.start(away)
+		m.ready(away)
+		m.kill(leader.cfg.NodeID)
+		m.put(back, "k", "v")
+		if back.gate.outside.Load() {
+			t.Error("it believes that it was removed")
+		}
+	})
+}

@@ -58,6 +58,8 @@ func (m *metrics) register(r *Replica) error {
 	}
 	all := []prometheus.Collector{
 		m.commands, m.groupSize, m.writeSeconds, m.applySeconds, m.diskSeconds, m.diskRetries, m.diskFault, m.leaderships, m.snapshots, m.reads,
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "podvine", Subsystem: "consensus", Name: "votes_asked_total",
+			Help: "Requests for a vote that went out."}, func() float64 { return float64(r.gate.votes.Load()) }),
 		gauge("revision", "Newest revision.", func() float64 { return float64(r.store.Revision()) }),
 		gauge("history_bytes", "Memory that history holds.", func() float64 { return float64(r.store.HistoryBytes()) }),
 		gauge("applied_index", "Newest applied log entry.", func() float64 { i, _ := r.store.Applied(); return float64(i) }),

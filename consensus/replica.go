@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,9 @@ const closeWait = 5 * time.Second
 
 // wakeTimeout bounds how long an opened replica asks others for their epoch.
 const wakeTimeout = heartbeatInterval
+
+// outsideInterval is how often a replica that was removed asks whether that is so still.
+const outsideInterval = 10 * time.Second
 
 // closeHandOver bounds how long Close tries to give the lead to another voter.
 const closeHandOver = time.Second
@@ -161,28 +165,60 @@ func (r *Replica) open() error {
 // been recovered while it was away. Those that cannot be reached in time are not waited for. A sole voter then leads at once.
 func (r *Replica) wake() {
 	defer close(r.woken)
-	if r.network != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), wakeTimeout)
-		var asked sync.WaitGroup
-		for _, s := range r.servers() {
-			if id := string(s.ID); id != r.cfg.NodeID {
-				asked.Go(func() {
-					if conn, err := r.network.dial(ctx, id, ProtocolStore); err == nil {
-						drop(conn)
-					}
-				})
-			}
-		}
-		asked.Wait()
-		cancel()
-	}
+	outside := r.network != nil && r.removed()
 	if r.membership.isOver() {
 		r.gate.retire()
 		return
 	}
+	if outside {
+		r.log.Info("the quorum went on without this replica: it asks for no vote until a leader speaks to it")
+		r.gate.outside.Store(true)
+		r.tasks.Go(r.stayOutside)
+	}
 	r.gate.waking.Store(false)
 	if r.soleVoter.Load() {
 		r.gate.elect()
+	}
+}
+
+// removed greets all replicas of the configuration, and tells whether one of them, which has a leader, knows a newer one without this
+// replica.
+func (r *Replica) removed() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), wakeTimeout)
+	defer cancel()
+	var (
+		asked   sync.WaitGroup
+		outside atomic.Bool
+	)
+	term := r.raft.CurrentTerm()
+	for _, s := range r.servers() {
+		if id := string(s.ID); id != r.cfg.NodeID {
+			asked.Go(func() {
+				view, err := r.viewOf(ctx, id)
+				here := func(server Server) bool { return server.ID == r.cfg.NodeID }
+				if err == nil && view.Leader != "" && view.Term >= term && !slices.ContainsFunc(view.Servers, here) {
+					outside.Store(true)
+				}
+			})
+		}
+	}
+	asked.Wait()
+	return outside.Load()
+}
+
+// stayOutside asks again, should those who said so have been wrong: what is not committed can be undone.
+func (r *Replica) stayOutside() {
+	ticker := time.NewTicker(outsideInterval)
+	defer ticker.Stop()
+	for r.gate.outside.Load() {
+		select {
+		case <-r.closing:
+			return
+		case <-ticker.C:
+		}
+		if !r.removed() {
+			r.gate.outside.Store(false)
+		}
 	}
 }
 
