@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +40,9 @@ func (n *node) serveCA(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-pem-file")
+	if retired := n.keys.Retired(); len(retired) > 0 {
+		w.Header().Set(join.RetiredHeader, strings.Join(retired, ","))
+	}
 	if _, err := w.Write(n.keys.Cluster().CertPEM()); err != nil {
 		panic(http.ErrAbortHandler) // the client has gone
 	}

@@ -44,6 +44,7 @@ func (n *node) runAgentCalls(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+rolePath, answer(n.takeRole))
 	mux.Handle("POST "+gossipKeysPath, answer(n.tellGossipKeys))
+	mux.Handle("POST "+authoritiesPath, answer(n.takeAuthorities))
 	if n.replica != nil {
 		mux.Handle("POST "+certificatePath, answer(n.certify))
 		mux.HandleFunc("POST "+restorePath, n.takeRestore)

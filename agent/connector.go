@@ -28,18 +28,43 @@ type nodeConnector struct {
 }
 
 // newNodeConnector speaks as the API server: with the client certificate that certificate returns, to nodes whose serving
-// certificate is of the cluster's CA.
-func newNodeConnector(nodes func() corelisters.NodeLister, authority *x509.CertPool, certificate func() (*tls.Certificate, error)) *nodeConnector {
+// certificate is of one of the authorities. Both are asked for each connection.
+func newNodeConnector(nodes func() corelisters.NodeLister, authorities func() *x509.CertPool, certificate func() (*tls.Certificate, error)) *nodeConnector {
 	transport := func(config *tls.Config) *http.Transport {
+		config.MinVersion = tls.VersionTLS12
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate() }
 		dialer := &net.Dialer{Timeout: nodeDialTimeout}
 		return &http.Transport{TLSClientConfig: config, DialContext: dialer.DialContext, TLSHandshakeTimeout: nodeDialTimeout, MaxIdleConnsPerHost: 4}
 	}
 	return &nodeConnector{
 		nodes:    nodes,
-		verified: transport(&tls.Config{RootCAs: authority, MinVersion: tls.VersionTLS12}),
-		insecure: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}), //nolint:gosec // what the user asks for by name
+		verified: transport(verifying(authorities)),
+		insecure: transport(&tls.Config{InsecureSkipVerify: true}), //nolint:gosec // what the user asks for by name
 	}
+}
+
+// verifying is the TLS configuration of a client that trusts whom authorities returns when it connects.
+func verifying(authorities func() *x509.CertPool) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does the same, with the authorities of now
+		VerifyConnection: func(state tls.ConnectionState) error {
+			options := x509.VerifyOptions{DNSName: state.ServerName, Roots: authorities(), Intermediates: x509.NewCertPool()}
+			for _, cert := range state.PeerCertificates[1:] {
+				options.Intermediates.AddCert(cert)
+			}
+			if _, err := state.PeerCertificates[0].Verify(options); err != nil {
+				return fmt.Errorf("verify %s: %w", state.ServerName, err)
+			}
+			return nil
+		},
+	}
+}
+
+// renew has no idle connection used again: they show a certificate that may count no more. What goes on over others does.
+func (c *nodeConnector) renew() {
+	c.verified.CloseIdleConnections()
+	c.insecure.CloseIdleConnections()
 }
 
 // ConnectNode implements kinds.NodeConnector.

@@ -2,10 +2,15 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"sync/atomic"
+	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -17,7 +22,31 @@ import (
 const (
 	edgeQPS   = 50
 	edgeBurst = 100
+
+	edgeHandshakeTimeout = 10 * time.Second
 )
+
+// accessTransport is how an edge speaks to the API as itself. It is safe for concurrent use.
+type accessTransport struct {
+	fresh   func() *http.Transport
+	current atomic.Pointer[http.Transport]
+}
+
+var _ http.RoundTripper = (*accessTransport)(nil)
+
+func newAccessTransport(fresh func() *http.Transport) *accessTransport {
+	t := &accessTransport{fresh: fresh}
+	t.current.Store(fresh())
+	return t
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *accessTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	return t.current.Load().RoundTrip(r) //nolint:wrapcheck // it stands for the transport
+}
+
+// renew has requests from now on use new connections, on which the node shows its certificate of now. Watches go on over the old ones.
+func (t *accessTransport) renew() { t.current.Swap(t.fresh()).CloseIdleConnections() }
 
 // edgeParts are what an edge runs beside what every member does.
 func (n *node) edgeParts() map[string]func(context.Context) error {
@@ -57,14 +86,16 @@ func (n *node) openAccess(ctx context.Context) error {
 	n.carrier = &carrier{listener: listener, dial: n.link.dial, log: n.log.With("part", "api")}
 	n.closers = append(n.closers, n.carrier.close)
 	own := netip.AddrPortFrom(n.address, n.config.APIPort)
-	file := n.keys.Peer().File()
-	client, err := kubernetes.NewForConfig(&rest.Config{
-		Host: "https://" + own.String(), QPS: edgeQPS, Burst: edgeBurst,
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return n.link.dial(ctx, own) },
-		TLSClientConfig: rest.TLSClientConfig{
-			ServerName: "kubernetes.default.svc", CAData: n.keys.Cluster().CertPEM(), CertFile: file, KeyFile: file,
-		},
+	n.access = newAccessTransport(func() *http.Transport {
+		config := verifying(n.keys.Cluster().Pool)
+		config.ServerName = "kubernetes.default.svc"
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.keys.Peer().TLS() }
+		return utilnet.SetTransportDefaults(&http.Transport{
+			TLSClientConfig: config, TLSHandshakeTimeout: edgeHandshakeTimeout,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return n.link.dial(ctx, own) },
+		})
 	})
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: "https://" + own.String(), QPS: edgeQPS, Burst: edgeBurst, Transport: n.access})
 	if err != nil {
 		return fmt.Errorf("make a client of the API: %w", err)
 	}

@@ -49,15 +49,17 @@ const (
 	KeysGossip = "gossip"
 	KeysData   = "data"
 	KeysTokens = "tokens"
+	// KeysCA are the authorities of certificates, which rotate when they are named only: users need new kubeconfigs then.
+	KeysCA = "ca"
 )
 
-// KeyKinds are all that rotate.
+// KeyKinds are all that rotate unless some are named.
 func KeyKinds() []string { return []string{KeysGossip, KeysData, KeysTokens} }
 
 // RotateRequest asks for new keys.
 type RotateRequest struct {
 	Kinds []string `json:"kinds"`
-	// OverlapSeconds is how long old tokens of service accounts stay valid.
+	// OverlapSeconds is how long old tokens of service accounts stay valid, and both authorities of certificates.
 	OverlapSeconds int64 `json:"overlapSeconds"`
 }
 
@@ -67,6 +69,9 @@ type KeysStatus struct {
 	Gossip int                  `json:"gossip"`
 	Data   []DataKeyStatus      `json:"data"`
 	Tokens []pki.TokenKeyStatus `json:"tokens"`
+	// Authorities are the cluster's CA, and Rotation is how far its rotation is, if there is one.
+	Authorities []pki.AuthorityStatus `json:"authorities"`
+	Rotation    *RotationStatus       `json:"rotation,omitempty"`
 }
 
 // DataKeyStatus is a key that seals Secrets, or did.
@@ -244,7 +249,7 @@ func (n *node) takeKeys(_ context.Context, caller pki.NodeIdentity, given keysCa
 }
 
 // rotate makes new keys, on the leader.
-func (n *node) rotate(wanted RotateRequest) error {
+func (n *node) rotate(ctx context.Context, wanted RotateRequest) error {
 	if _, leads := n.replica.Leading(); !leads {
 		return errors.New("rotate keys: this replica does not lead")
 	}
@@ -262,8 +267,10 @@ func (n *node) rotate(wanted RotateRequest) error {
 			err = n.dataKeys.add(time.Now())
 		case KeysTokens:
 			err = n.keys.Tokens().Rotate(time.Now(), overlap)
+		case KeysCA:
+			err = n.beginAuthorities(ctx, overlap)
 		default:
-			err = apierrors.NewBadRequest(fmt.Sprintf("rotate keys: %q is none of %s", kind, strings.Join(KeyKinds(), ", ")))
+			err = apierrors.NewBadRequest(fmt.Sprintf("rotate keys: %q is none of %s, %s", kind, strings.Join(KeyKinds(), ", "), KeysCA))
 		}
 		if err != nil {
 			failed = append(failed, err) // the others are rotated all the same
@@ -276,11 +283,11 @@ func (n *node) rotate(wanted RotateRequest) error {
 }
 
 // takeRotate is the leader's answer to another replica, which has seen to it that an administrator asks.
-func (n *node) takeRotate(_ context.Context, caller pki.NodeIdentity, wanted RotateRequest) (keysAnswer, error) {
+func (n *node) takeRotate(ctx context.Context, caller pki.NodeIdentity, wanted RotateRequest) (keysAnswer, error) {
 	if !caller.Replica {
 		return keysAnswer{}, fmt.Errorf("node %s is no replica and has no say in keys", caller.Name)
 	}
-	return keysAnswer{}, n.rotate(wanted)
+	return keysAnswer{}, n.rotate(ctx, wanted)
 }
 
 // heldKeys asks to rotate what only replicas hold.
@@ -319,10 +326,10 @@ func (f *formerReplicas) again(nodeID string) {
 }
 
 // rotateHeld rotates what a node holds that is a replica no more, once.
-func (n *node) rotateHeld(nodeID string) error {
+func (n *node) rotateHeld(ctx context.Context, nodeID string) error {
 	return n.former.rotated(nodeID, func() error {
 		n.log.Info("a replica is to be one no more: rotate the keys that it has", "node", n.directory.name(nodeID))
-		return n.rotate(heldKeys())
+		return n.rotate(ctx, heldKeys())
 	})
 }
 
@@ -337,7 +344,7 @@ func (n *node) serveKeys(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	serveJSON(func(*http.Request) (KeysStatus, error) { return n.keysStatus(), nil })(w, r)
+	serveJSON(func(r *http.Request) (KeysStatus, error) { return n.keysStatus(r.Context()) })(w, r)
 	return nil
 }
 
@@ -346,15 +353,19 @@ func (n *node) rotateAtLeader(ctx context.Context, wanted RotateRequest) error {
 	case "":
 		return errors.New("rotate keys: there is no leader: the quorum is lost")
 	case n.dir.NodeID:
-		return n.rotate(wanted)
+		return n.rotate(ctx, wanted)
 	default:
 		_, err := call[RotateRequest, keysAnswer](ctx, n.peers, leader, rotatePath, wanted)
 		return err
 	}
 }
 
-func (n *node) keysStatus() KeysStatus {
-	return KeysStatus{Gossip: len(n.mesh.Keys()), Data: n.dataKeys.status(), Tokens: n.keys.Tokens().Status()}
+func (n *node) keysStatus(ctx context.Context) (status KeysStatus, err error) {
+	status = KeysStatus{
+		Gossip: len(n.mesh.Keys()), Data: n.dataKeys.status(), Tokens: n.keys.Tokens().Status(), Authorities: n.keys.Cluster().Status(),
+	}
+	status.Rotation, err = n.rotationStatus(ctx)
+	return status, err
 }
 
 func (k *dataKeys) status() []DataKeyStatus {

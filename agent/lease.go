@@ -10,10 +10,12 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/podvine/podvine/agent/isolation"
 	"github.com/podvine/podvine/agent/pki"
@@ -258,4 +260,20 @@ func (n *node) askForLease(ctx context.Context, asked []leasedPod) ([]types.UID,
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// confirmPod asks the API whether a pod is this node's.
+func (n *node) confirmPod(client kubernetes.Interface) func(context.Context, pods.PodRef) (pods.Confirmation, error) {
+	return func(ctx context.Context, ref pods.PodRef) (pods.Confirmation, error) {
+		result := client.CoreV1().RESTClient().Get().Namespace(ref.Namespace).Resource("pods").Name(ref.Name).Do(ctx)
+		stale := len(result.Warnings()) > 0 // a get of a pod has no other
+		pod := &corev1.Pod{}
+		switch err := result.Into(pod); {
+		case apierrors.IsNotFound(err):
+			return pods.Answer(ref, n.dir.NodeName, nil, stale), nil
+		case err != nil:
+			return pods.Unconfirmed, fmt.Errorf("ask for pod %s/%s: %w", ref.Namespace, ref.Name, err)
+		}
+		return pods.Answer(ref, n.dir.NodeName, pod, stale), nil
+	}
 }

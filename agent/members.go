@@ -20,6 +20,7 @@ func (n *node) runMembers(ctx context.Context) error {
 		}
 		n.serveMembers(after)
 		n.spreader.changed()
+		n.authorities.changed()
 		for id, member := range after {
 			if before[id].State != member.State {
 				if name := n.directory.name(id); name != "" {

@@ -43,7 +43,7 @@ func (n *node) kubeletSecurity(client kubernetes.Interface) (kubeletapi.Security
 		TokenAccessReviewClient:            client.AuthenticationV1(),
 		TokenAccessReviewTimeout:           reviewTimeout,
 		CacheTTL:                           tokenCache,
-		ClientCertificateCAContentProvider: n.keys.ClusterCA(),
+		ClientCertificateCAContentProvider: n.keys.Cluster(),
 		WebhookRetryBackoff:                options.DefaultAuthWebhookRetryBackoff(),
 	}
 	authenticator, _, err := authenticates.New()
@@ -62,8 +62,13 @@ func (n *node) kubeletSecurity(client kubernetes.Interface) (kubeletapi.Security
 	routes["GET "+proxyMetricsPath] = serveMetrics(n.proxyMetrics)
 	return kubeletapi.Security{
 		TLS: &tls.Config{
-			MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, ClientCAs: n.keys.Cluster().Pool(),
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.keys.NodeServing().TLS() },
+			MinVersion: tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				return &tls.Config{
+					MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, ClientCAs: n.keys.Cluster().Pool(), NextProtos: []string{"h2", "http/1.1"},
+					GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.keys.NodeServing().TLS() },
+				}, nil
+			},
 		},
 		Authenticator: authenticator, Authorizer: authorizer,
 		Routes: routes,

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,6 +69,6 @@ func peersOnDisk(dir *dataDir, resolve func(id string) (netip.AddrPort, bool), l
 		return nil, err
 	}
 	return peer.New(peer.Config{
-		Certificate: func() (*tls.Certificate, error) { return certificate, nil }, Authority: authority, Resolve: resolve, Log: log,
+		Certificate: func() (*tls.Certificate, error) { return certificate, nil }, Authority: func() *x509.CertPool { return authority }, Resolve: resolve, Log: log,
 	}), nil
 }

@@ -35,7 +35,7 @@ import (
 func (n *node) replicaParts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"API": n.api.Run, "API gate": n.runGate, "control": n.runControl, "keys": n.runKeys, "issuer": n.runIssuer, "quorum": n.runQuorum,
-		"keys of replicas": n.runKeySpreader, "kubeconfig": n.runKubeconfig, "members that are gone": n.runGoneMembers,
+		"keys of replicas": n.runKeySpreader, "kubeconfig": n.runKubeconfig, "members that are gone": n.runGoneMembers, "authorities": n.runAuthorities,
 	}
 }
 
@@ -84,10 +84,11 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.openAPIGate()
 	n.listener = joinListeners(listener, n.gate.admit)
 	address := netip.AddrPortFrom(n.address, n.config.APIPort)
+	n.connector = newNodeConnector(n.nodeLister, n.keys.Cluster().Pool, n.keys.KubeletClient().TLS)
 	n.api, err = api.New(api.Config{
-		Listener: n.listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.ClusterCA(), ExternalAddress: address.String(),
+		Listener: n.listener, ServingCert: n.keys.Serving(), ClientCA: n.keys.Cluster(), ExternalAddress: address.String(),
 		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
-		Nodes:               newNodeConnector(n.nodeLister, n.keys.Cluster().Pool(), n.keys.KubeletClient().TLS),
+		Nodes:               n.connector,
 		Alive:               func(name string) (bool, time.Time) { return n.directory.Alive(name) }, // nobody asks before there is one
 		Settings:            n.settings.kinds(),
 		Security:            n.security(address),
@@ -162,12 +163,15 @@ func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, 
 }
 
 // status is what this member tells of the cluster.
-func (n *node) status(*http.Request) (Status, error) {
+func (n *node) status(r *http.Request) (Status, error) {
 	replica := n.replica.Status()
 	status := Status{Cluster: n.dir.ClusterID, Node: n.dir.NodeName, Version: version.Version, LastIndex: replica.LastIndex}
 	status.Leader = n.directory.name(replica.LeaderID)
 	for _, condition := range n.replica.Conditions() {
 		status.Conditions = append(status.Conditions, fmt.Sprintf("%s since %s: %s", condition.Type, condition.Since.Format(time.RFC3339), condition.Message))
+	}
+	if going, err := n.rotationStatus(r.Context()); err == nil && going != nil { // without a quorum there is worse to tell
+		status.Conditions = append(status.Conditions, fmt.Sprintf("RotatesAuthority since %s: %s", going.Since.Format(time.RFC3339), going))
 	}
 	for _, member := range n.mesh.Members() {
 		name := cmp.Or(n.directory.name(member.ID), member.ID)
@@ -184,7 +188,7 @@ func (n *node) openControl(context.Context) (err error) {
 			return metadata.NewForConfigOrDie(n.api.ClientConfig(&authuser.DefaultInfo{Name: user, Groups: groups}))
 		},
 		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory, Released: n.released,
-		CA: n.keys.Cluster().CertPEM(), Sign: n.keys.SignRequest, ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
+		CA: n.keys.Cluster().CertPEM, Sign: n.keys.SignRequest, ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
 		Binder: batchBinder{n.api}, Budgets: n.budgets(),
 	})
 	if err != nil {

@@ -54,7 +54,7 @@ func (n *node) assign(ctx context.Context, nodeID string, role consensus.Role) e
 			return err
 		}
 		wanted.Keys = &keys
-	} else if err := n.rotateHeld(nodeID); err != nil {
+	} else if err := n.rotateHeld(ctx, nodeID); err != nil {
 		return err
 	}
 	_, err := call[roleCall, roleAnswer](ctx, n.peers, nodeID, rolePath, wanted)

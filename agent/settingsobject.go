@@ -169,7 +169,7 @@ func (k *settingsKeeper) take(object *corev1.ConfigMap) {
 	k.log.Info("settings of the cluster changed", "settings", settings.object().Data)
 }
 
-// settingsAdmission refuses settings that cannot be, and deleting them.
+// settingsAdmission refuses settings that cannot be, and deleting them; and to write what agents alone write.
 type settingsAdmission struct {
 	*admission.Handler
 	current func() Settings
@@ -185,6 +185,9 @@ func newSettingsAdmission(current func() Settings) settingsAdmission {
 func (p settingsAdmission) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().GroupResource() != (schema.GroupResource{Resource: "configmaps"}) || a.GetNamespace() != metav1.NamespaceSystem {
 		return nil
+	}
+	if err := guardRotation(a); err != nil {
+		return err
 	}
 	if a.GetOperation() == admission.Delete {
 		// A deletion of all of the namespace's config maps names none; each is there as the old object.

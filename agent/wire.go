@@ -74,8 +74,11 @@ type node struct {
 	keeper  *quorum.Keeper
 	backend *kubestore.Backend
 	api     *api.Server
-	control *control.Control
-	roles   *aggregation.Loop
+	// connector is how the API reaches nodes, authorities what the leader knows of a rotation of them.
+	connector   *nodeConnector
+	authorities *authorityKeeper
+	control     *control.Control
+	roles       *aggregation.Loop
 	// replicasChanged tells the API that members have changed.
 	replicasChanged chan struct{}
 
@@ -87,6 +90,7 @@ type node struct {
 	link *replicaLink
 	// What an edge has.
 	carrier  *carrier
+	access   *accessTransport
 	asItself kubernetes.Interface
 
 	programs bundle.Programs
@@ -116,7 +120,7 @@ type node struct {
 // newNode builds every part and gives each what it needs of the others. What was built is ended again on an error.
 func newNode(ctx context.Context, config Config, log *slog.Logger) (*node, error) {
 	n := &node{
-		config: config, log: log, replicasChanged: make(chan struct{}, 1), spreader: newKeySpreader(),
+		config: config, log: log, replicasChanged: make(chan struct{}, 1), spreader: newKeySpreader(), authorities: newAuthorityKeeper(),
 		consensusMetrics: prometheus.NewRegistry(), proxyMetrics: prometheus.NewRegistry(),
 	}
 	if err := n.openDisk(ctx); err != nil {
@@ -222,7 +226,7 @@ func (n *node) openPeers(ctx context.Context) error {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
 	n.peers = peer.New(peer.Config{
-		Listener: listener, Certificate: n.keys.Peer().TLS, Authority: n.keys.Cluster().Pool(), Resolve: n.resolve, Log: n.log.With("part", "peers"),
+		Listener: listener, Certificate: n.keys.Peer().TLS, Authority: n.keys.Cluster().Pool, Resolve: n.resolve, Log: n.log.With("part", "peers"),
 	})
 	n.closers = append(n.closers, n.peers.Close)
 	return nil
@@ -297,7 +301,7 @@ func (n *node) openPods(context.Context) error {
 		NodeAnnotations: map[string]string{NodeIDAnnotation: n.dir.NodeID},
 		KubeletVersion:  kubernetesversion.Get().GitVersion + "+podvine", APIPort: int32(n.config.KubeletPort),
 		APIListen: netip.AddrPortFrom(n.config.BindAddress, n.config.KubeletPort).String(), Server: security,
-		ManifestDir: n.dir.join("manifests"), CompletePod: completePod, Lease: n.lease,
+		ManifestDir: n.dir.join("manifests"), CompletePod: completePod, Lease: n.lease, Confirm: n.confirmPod(as),
 		Log: n.log.With("part", "pods"),
 	})
 	return err
@@ -320,6 +324,7 @@ func (n *node) run(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},
 		"keys of gossip":   n.runGossipKeys,
+		"outdated":         n.runOutdated,
 		"images for peers": func(ctx context.Context) error { return n.images.serve(ctx, n.pods.Images()) },
 		"list of imported images": func(ctx context.Context) error {
 			return followConfigMap(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup), ImagesObjectName, n.images.take)

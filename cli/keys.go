@@ -20,7 +20,7 @@ func newKeysCommand(streams Streams) *cobra.Command {
 	var output string
 	command := &cobra.Command{
 		Use:   "keys",
-		Short: "Show the cluster's keys that rotate: of gossip, of Secrets, of service accounts' tokens",
+		Short: "Show the cluster's keys that rotate: of gossip, of Secrets, of service accounts' tokens, of certificates",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			status, err := fetchKeys(command.Context(), nil)
@@ -36,31 +36,44 @@ func newKeysCommand(streams Streams) *cobra.Command {
 }
 
 func newKeysRotate(streams Streams) *cobra.Command {
-	overlap := agent.DefaultTokenOverlap
+	overlap, authorities := agent.DefaultTokenOverlap, false
 	command := &cobra.Command{
-		Use:   "rotate [gossip|data|tokens]…",
+		Use:   "rotate [gossip|data|tokens]… [--ca]",
 		Short: "Make new keys, of all kinds or of those that are named, while everything goes on",
-		Long: `Makes new keys, of all kinds or of those that are named.
+		Long: `Makes new keys, of all kinds or of those that are named; with --ca alone, only a new CA.
 
 gossip  All living members take a new key and drop the old one at once. A member that is away gets it when it is back.
 data    Secrets are sealed with a new key as soon as all replicas hold it, those that are there too. Old keys stay, because backups need them.
 tokens  Tokens of service accounts are signed with a new key two minutes later. Tokens of the old keys stay valid for the overlap.
+--ca    The authorities that certify members, users and the front proxy. First all members trust the new ones beside the old ones, and users
+        get certificates and kubeconfigs of the new one. When the overlap is over, all members get certificates of the new ones, without
+        a restart, and then the old ones are trusted no more. "podvine keys" shows how far it is. Until then replace the kubeconfigs that you gave
+        away, and start programs in pods anew that read the CA only at their start. A machine that was away for the whole overlap must join again.
 
-When a replica becomes an edge, the keys of data and tokens rotate by themselves.`,
+When a replica becomes an edge, the keys of data and tokens rotate by themselves; the CA does not, because users would notice.`,
 		Args:      cobra.OnlyValidArgs,
 		ValidArgs: agent.KeyKinds(),
 		RunE: func(command *cobra.Command, kinds []string) error {
-			if len(kinds) == 0 {
+			switch {
+			case authorities:
+				kinds = append(kinds, agent.KeysCA)
+			case len(kinds) == 0:
 				kinds = agent.KeyKinds()
 			}
 			if _, err := fetchKeys(command.Context(), &agent.RotateRequest{Kinds: kinds, OverlapSeconds: int64(overlap / time.Second)}); err != nil {
 				return err
 			}
-			fmt.Fprintf(streams.Out, "rotated: %s\n", strings.Join(kinds, ", "))
+			if done := slices.DeleteFunc(kinds, func(kind string) bool { return kind == agent.KeysCA }); len(done) > 0 {
+				fmt.Fprintf(streams.Out, "rotated: %s\n", strings.Join(done, ", "))
+			}
+			if authorities {
+				fmt.Fprintln(streams.Out, "the CA rotates: `podvine keys` shows how far it is")
+			}
 			return nil
 		},
 	}
-	command.Flags().DurationVar(&overlap, "overlap", overlap, "how long tokens of the old keys stay valid")
+	command.Flags().DurationVar(&overlap, "overlap", overlap, "how long tokens of the old keys stay valid, and the CA of before")
+	command.Flags().BoolVar(&authorities, "ca", false, "rotate the authorities of certificates")
 	return command
 }
 
@@ -120,7 +133,25 @@ func printKeys(streams Streams, output string, status agent.KeysStatus) error {
 		}
 		fmt.Fprintf(table, "%s\t%.12s\t%s\t%s\n", agent.KeysTokens, key.ID, age(key.Made), use)
 	}
-	return table.Flush()
+	for _, authority := range status.Authorities {
+		use := "is trusted"
+		switch {
+		case authority.Members && authority.Users:
+			use = "certifies"
+		case authority.Members:
+			use = "certifies members"
+		case authority.Users:
+			use = "certifies users"
+		}
+		fmt.Fprintf(table, "%s\t%.12s\t%s\t%s\n", agent.KeysCA, authority.ID, age(authority.Made), use)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if status.Rotation != nil {
+		fmt.Fprintf(streams.Out, "\nthe CA rotates: %s: %s\n", status.Rotation.Stage, status.Rotation)
+	}
+	return nil
 }
 
 func pick(first bool, a, b string) string {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/podvine/podvine/agent/join"
 )
@@ -41,11 +39,11 @@ func newTokenCreate(streams Streams) *cobra.Command {
 		Short: "Make a token and print it; it is shown only now",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			client, config, err := newClient()
+			client, _, err := newClient()
 			if err != nil {
 				return err
 			}
-			token, err := createToken(command.Context(), client, config, ttl, description)
+			token, err := createToken(command.Context(), client, ttl, description)
 			if err != nil {
 				return err
 			}
@@ -58,17 +56,16 @@ func newTokenCreate(streams Streams) *cobra.Command {
 	return command
 }
 
-func createToken(ctx context.Context, client kubernetes.Interface, config *rest.Config, ttl time.Duration, description string) (join.Token, error) {
+// createToken asks for the CA over the client's own connection, because the kubeconfig may hold those of before or after a rotation.
+func createToken(ctx context.Context, client kubernetes.Interface, ttl time.Duration, description string) (join.Token, error) {
 	if ttl <= 0 || ttl > maxTokenTTL {
 		return join.Token{}, fmt.Errorf("--ttl: %s is not between a second and a year", ttl)
 	}
-	if err := rest.LoadTLSFiles(config); err != nil {
-		return join.Token{}, fmt.Errorf("read the cluster's CA: %w", err)
+	bundle, err := client.CoreV1().RESTClient().Get().AbsPath(join.CAPath).DoRaw(ctx)
+	if err != nil {
+		return join.Token{}, fmt.Errorf("make a token: ask for the cluster's CA certificate, which the token names: %w", err)
 	}
-	if len(config.CAData) == 0 {
-		return join.Token{}, errors.New("make a token: the kubeconfig does not hold the cluster's CA certificate, which the token names")
-	}
-	return join.CreateToken(ctx, client, config.CAData, time.Now().Add(ttl), description)
+	return join.CreateToken(ctx, client, bundle, time.Now().Add(ttl), description)
 }
 
 // TokenStatus is a token as `podvine token list` shows it, without its secret.

@@ -67,7 +67,7 @@ type Config struct {
 	// Released tells which nodes have stopped the pods that stop when their node is cut off; nil is none.
 	Released func(node string) bool
 	// CA is the bundle, in PEM, that pods verify the API with.
-	CA []byte
+	CA func() []byte
 	// Sign certifies what approved requests ask for. Required.
 	Sign certificates.Sign
 	// ServiceRanges are the cluster's service CIDRs, one or one of each family, primary first.
@@ -87,6 +87,7 @@ type Control struct {
 	log   *slog.Logger
 	loops []member
 	nodes *nodes.Loop
+	ca    *rootca.Loop
 	kinds *loop.Kinds
 	// kindsChanged are what asks anew which kinds there are.
 	kindsChanged []func()
@@ -189,10 +190,11 @@ func (c *Control) addNamespaces(cfg Config) error {
 		return serviceaccounts.New(serviceaccounts.Config{Client: cfg.ClientFor(NameServiceAccount), Informers: cfg.Informers,
 			Logger: cfg.Logger, Metrics: registry})
 	})
-	_, caErr := add(c, "rootca", func(registry *prometheus.Registry) (*rootca.Loop, error) {
+	ca, caErr := add(c, "rootca", func(registry *prometheus.Registry) (*rootca.Loop, error) {
 		return rootca.New(rootca.Config{Client: cfg.ClientFor(NameRootCA), Informers: cfg.Informers, Logger: cfg.Logger,
 			CA: cfg.CA, Metrics: registry})
 	})
+	c.ca = ca
 	counting, quotaErr := add(c, "resourcequota", func(registry *prometheus.Registry) (*quota.Loop, error) {
 		return quota.New(quota.Config{Client: cfg.ClientFor(NameQuota), Metadata: cfg.MetadataFor(NameQuota), Informers: cfg.Informers,
 			Logger: cfg.Logger, Metrics: registry})
@@ -273,6 +275,9 @@ func (c *Control) keep(ctx context.Context, m member) {
 
 // NodeChanged has a node looked at now: its liveness changed. Safe for concurrent use, also outside of Run.
 func (c *Control) NodeChanged(node string) { c.nodes.Trigger(node) }
+
+// CAChanged has all namespaces told of the bundle of now. Safe for concurrent use, also outside of Run.
+func (c *Control) CAChanged() { c.ca.Changed() }
 
 // KindsChanged has the loops ask which kinds there are: a custom resource or an API service came or went.
 // Safe for concurrent use, also outside of Run.

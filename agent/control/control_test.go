@@ -62,7 +62,7 @@ func run(t *testing.T, test func(b *bench)) {
 				return c.Client
 			},
 			MetadataFor: func(string) metadata.Interface { return content },
-			Informers:   c.Informers, Logger: c.Logger(), Liveness: allAlive{}, CA: []byte("PEM"), Sign: noRequests, ServiceRanges: []string{"10.96.0.0/12"},
+			Informers:   c.Informers, Logger: c.Logger(), Liveness: allAlive{}, CA: func() []byte { return []byte("PEM") }, Sign: noRequests, ServiceRanges: []string{"10.96.0.0/12"},
 		})
 		c.Must(err)
 		c.Start()

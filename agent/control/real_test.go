@@ -47,7 +47,7 @@ func startReal(t *testing.T) *real {
 	c, err := control.New(control.Config{
 		ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
 		MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
-		Informers:   cluster.Server.Informers(), Liveness: allAlive{}, CA: []byte("PEM"), Sign: cluster.PKI.SignRequest, ServiceRanges: []string{"10.96.0.0/12"},
+		Informers:   cluster.Server.Informers(), Liveness: allAlive{}, CA: func() []byte { return []byte("PEM") }, Sign: cluster.PKI.SignRequest, ServiceRanges: []string{"10.96.0.0/12"},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,7 +163,7 @@ func newAuthority(t *testing.T) authority {
 }
 
 // serve answers as a member whose certificate has the name.
-func (a authority) serve(t *testing.T, name string, offered []byte, answer http.HandlerFunc) (peer string) {
+func (a authority) serve(t *testing.T, name string, offered []byte, answer http.HandlerFunc, retired ...string) (peer string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -176,7 +177,10 @@ func (a authority) serve(t *testing.T, name string, offered []byte, answer http.
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc(join.CAPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(offered) })
+	mux.HandleFunc(join.CAPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(join.RetiredHeader, strings.Join(append([]string{strings.Repeat("0", 64)}, retired...), ","))
+		_, _ = w.Write(offered)
+	})
 	mux.HandleFunc(join.Path, answer)
 	server := httptest.NewUnstartedServer(mux)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up are the point
@@ -217,6 +221,10 @@ func TestAskTellsTheSecretOnlyToItsCluster(t *testing.T) {
 		{what: "somebody with a copy of the CA certificate", peers: []string{foreign.serve(t, name, mine.pem, never)}, err: "certificate"},
 		{what: "a node of the cluster that is no replica", peers: []string{mine.serve(t, "edge-1", mine.pem, never)}, err: "kubernetes.default.svc"},
 		{what: "a member that refuses", peers: []string{mine.serve(t, name, mine.pem, refuses), mine.serve(t, name, mine.pem, admits)}, err: "the token expired"},
+		{what: "a member while the CA rotates", peers: []string{mine.serve(t, name, slices.Concat(mine.pem, foreign.pem), admits)}},
+		{what: "a member after all are certified anew", peers: []string{foreign.serve(t, name, slices.Concat(foreign.pem, mine.pem), never)}, err: "was rotated since the token was made"},
+		{what: "a member that remembers the CA", peers: []string{foreign.serve(t, name, foreign.pem, never, token.CAHash)}, err: "was rotated since the token was made"},
+		{what: "somebody with a bundle of the CA's certificate and its own", peers: []string{foreign.serve(t, name, slices.Concat(mine.pem, foreign.pem), never)}, err: "certificate"},
 		{what: "nobody", peers: []string{"127.0.0.1:1"}, err: "connection refused"},
 		{what: "a server of something else", peers: []string{httptest.NewServer(http.NotFoundHandler()).Listener.Addr().String()}, err: "does not look like a TLS handshake"},
 		{what: "no peer", err: "name a member"},

@@ -16,8 +16,10 @@ import (
 
 // Where a member's API answers a machine that has no certificate yet.
 const (
-	// CAPath serves the cluster's CA certificate.
+	// CAPath serves the cluster's CA certificate, and while it rotates that of the one that follows or went before after it.
 	CAPath = "/podvine/ca"
+	// RetiredHeader is in the answer and has the hashes of authorities that were rotated away, with commas.
+	RetiredHeader = "Podvine-Retired-Authorities"
 	// Path takes a [Request] and answers with a [Response] or a [Refusal].
 	Path = "/podvine/join"
 

@@ -18,8 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,8 +61,8 @@ type Config struct {
 	Listener net.Listener
 	// Certificate is this node's certificate; it may change.
 	Certificate func() (*tls.Certificate, error)
-	// Authority is the cluster's CA.
-	Authority *x509.CertPool
+	// Authority is the cluster's CA; it is asked for each connection.
+	Authority func() *x509.CertPool
 	// Resolve returns where the peer port of a node is now.
 	Resolve func(nodeID string) (netip.AddrPort, bool)
 	Log     *slog.Logger
@@ -73,17 +75,58 @@ type Network struct {
 	mu        sync.Mutex
 	listeners map[string]*listener // by protocol
 	closed    bool
+	// exclusive are the connections of protocols that are for replicas only.
+	exclusive map[*Conn]struct{}
 }
 
 // New returns a network that accepts nothing yet; Listen comes next, then Run.
 func New(config Config) *Network {
-	return &Network{config: config, listeners: map[string]*listener{}}
+	return &Network{config: config, listeners: map[string]*listener{}, exclusive: map[*Conn]struct{}{}}
 }
 
 // Conn is a connection to a verified peer.
 type Conn struct {
 	*tls.Conn
-	Peer pki.NodeIdentity
+	Peer    pki.NodeIdentity
+	network *Network
+}
+
+// Close implements net.Conn.
+func (c *Conn) Close() error {
+	c.network.mu.Lock()
+	delete(c.network.exclusive, c)
+	c.network.mu.Unlock()
+	if err := c.Conn.Close(); err != nil {
+		return fmt.Errorf("close the connection to node %s: %w", c.Peer.Name, err)
+	}
+	return nil
+}
+
+// keep makes a verified connection one of the network's.
+func (n *Network) keep(conn *tls.Conn, who pki.NodeIdentity, exclusive bool) *Conn {
+	kept := &Conn{Conn: conn, Peer: who, network: n}
+	if exclusive {
+		n.mu.Lock()
+		n.exclusive[kept] = struct{}{}
+		n.mu.Unlock()
+	}
+	return kept
+}
+
+// Recheck ends the connections of replicas whose certificate counts no more, because its authority is trusted no more. Other
+// connections give their peer no more than a new one would, or are as short as a call.
+func (n *Network) Recheck() {
+	n.mu.Lock()
+	conns := slices.Collect(maps.Keys(n.exclusive))
+	n.mu.Unlock()
+	authority := n.config.Authority()
+	for _, conn := range conns {
+		if _, err := conn.ConnectionState().PeerCertificates[0].Verify(x509.VerifyOptions{
+			Roots: authority, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		}); err != nil {
+			n.config.Log.Info("end the connection to a replica: its certificate counts no more", "node", conn.Peer.Name, "error", errors.Join(err, conn.Close()))
+		}
+	}
 }
 
 // PeerID is the peer's node UUID, from its certificate.
@@ -181,14 +224,18 @@ func (n *Network) deliver(conn *tls.Conn) error {
 	case l.replicasOnly && !who.Replica:
 		return fmt.Errorf("node %s is no replica and may not use %s", who.Name, state.NegotiatedProtocol)
 	}
-	return l.offer(&Conn{Conn: conn, Peer: who})
+	kept := n.keep(conn, who, l.replicasOnly)
+	if err := l.offer(kept); err != nil {
+		return errors.Join(err, kept.Close())
+	}
+	return nil
 }
 
 func (n *Network) serverTLS() *tls.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: n.config.Authority,
+		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: n.config.Authority(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.config.Certificate() },
 	}
 	for protocol := range n.listeners {
@@ -218,7 +265,10 @@ func (n *Network) Dial(ctx context.Context, nodeID, protocol string) (net.Conn, 
 	if err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
-	return &Conn{Conn: conn, Peer: who}, nil
+	n.mu.Lock()
+	l := n.listeners[protocol]
+	n.mu.Unlock()
+	return n.keep(conn, who, l != nil && l.replicasOnly), nil
 }
 
 // clientTLS verifies the chain and the node's ID in place of a host name.
@@ -231,7 +281,7 @@ func (n *Network) clientTLS(nodeID, protocol string) *tls.Config {
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
 			leaf := state.PeerCertificates[0]
-			if _, err := leaf.Verify(x509.VerifyOptions{Roots: n.config.Authority, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+			if _, err := leaf.Verify(x509.VerifyOptions{Roots: n.config.Authority(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
 				return fmt.Errorf("verify peer: %w", err)
 			}
 			who, err := pki.NodeOf(leaf)

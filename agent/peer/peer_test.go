@@ -71,7 +71,7 @@ func (c *cluster) network(keys *pki.PKI, at string) *peer.Network {
 	c.addresses[at] = listener.Addr().(*net.TCPAddr).AddrPort()
 	c.mu.Unlock()
 	network := peer.New(peer.Config{
-		Listener: listener, Certificate: keys.Peer().TLS, Authority: c.founder.Cluster().Pool(), Log: slog.New(slog.DiscardHandler),
+		Listener: listener, Certificate: keys.Peer().TLS, Authority: c.founder.Cluster().Pool, Log: slog.New(slog.DiscardHandler),
 		Resolve: func(id string) (netip.AddrPort, bool) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -205,5 +205,73 @@ func TestAListenerIsOneAtATime(t *testing.T) {
 	}
 	if _, err := network.Listen(peer.ProtocolAPI, false); err != nil {
 		t.Errorf("after the first was closed: %v", err)
+	}
+}
+
+// When an authority is dropped, connections of replicas that it certified end, on both sides; others go on.
+func TestRecheckEndsWhatCountsNoMore(t *testing.T) {
+	c := newCluster(t)
+	at, other := c.network(c.founder, "id-founder"), c.network(c.founder, "id-other")
+	kept := map[string]net.Conn{}
+	for protocol, exclusive := range map[string]bool{peer.ProtocolRaft: true, peer.ProtocolAPI: false} {
+		listener, err := at.Listen(protocol, exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.Copy(conn, conn) }()
+			}
+		}()
+		// The certificate is the founder's own, so that it is the founder that is asked.
+		if kept[protocol], err = other.Dial(t.Context(), "id-founder", protocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+	works := func(protocol string) bool {
+		conn := kept[protocol]
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return false
+		}
+		_, err := io.WriteString(conn, "x")
+		if err == nil {
+			_, err = io.ReadFull(conn, make([]byte, 1))
+		}
+		return err == nil
+	}
+	at.Recheck()
+	if !works(peer.ProtocolRaft) || !works(peer.ProtocolAPI) {
+		t.Fatal("a connection that counts was ended")
+	}
+	trust, err := c.founder.Trust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := trust.WithSuccessor(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := both.IDs()
+	for _, also := range []string{ids[0], ""} {
+		next, err := both.Ordered(ids[1], also, ids[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.founder.Adopt(next, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		at.Recheck()
+		if raft := works(peer.ProtocolRaft); raft != (also != "") || !works(peer.ProtocolAPI) {
+			t.Errorf("trusting also %q, the connection of a replica works: %v", also, raft)
+		}
+	}
+	if conn, err := other.Dial(t.Context(), "id-founder", peer.ProtocolRaft); err != nil {
+		t.Errorf("with certificates of the new authority: %v", err)
+	} else if err := conn.Close(); err != nil {
+		t.Error(err)
 	}
 }

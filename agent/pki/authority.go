@@ -7,13 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
-	"os"
 	"time"
 )
 
@@ -22,55 +19,6 @@ type Authority struct {
 	cert    *x509.Certificate
 	certPEM []byte
 	key     crypto.Signer
-}
-
-// CertPEM is the CA's certificate, which everybody may have.
-func (a *Authority) CertPEM() []byte { return append([]byte(nil), a.certPEM...) }
-
-// Certificate is the parsed certificate; do not change it.
-func (a *Authority) Certificate() *x509.Certificate { return a.cert }
-
-// Pool is a new pool with this authority as the only root.
-func (a *Authority) Pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
-
-// openAuthority loads path.crt and path.key. A key alone is a start that was cut short: its certificate is made now.
-func openAuthority(path, name string, now time.Time) (*Authority, error) {
-	keyPEM, err := readSecret(path + ".key")
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(path + ".crt"); err == nil {
-			return nil, fmt.Errorf("load %s.crt: its key %s.key is missing", path, path)
-		}
-		return newAuthority(path, name, now)
-	}
-	if err != nil {
-		return nil, err
-	}
-	key, err := parseKey(path+".key", keyPEM)
-	if err != nil {
-		return nil, err
-	}
-	certPEM, err := os.ReadFile(path + ".crt")
-	if errors.Is(err, fs.ErrNotExist) {
-		return certify(path, name, key, now)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("load authority: %w", err)
-	}
-	cert, err := parseCert(path+".crt", certPEM)
-	if err != nil {
-		return nil, err
-	}
-	if err := matching(path+".crt", cert, key); err != nil {
-		return nil, err
-	}
-	if err := usable(path+".crt", cert, now); err != nil {
-		return nil, err
-	}
-	return &Authority{cert: cert, certPEM: certPEM, key: key}, nil
 }
 
 // usable says why a certificate cannot be an authority now.
@@ -88,23 +36,28 @@ func usable(path string, cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-func newAuthority(path, name string, now time.Time) (*Authority, error) {
+func newAuthority(name string, now time.Time) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key of %s: %w", name, err)
 	}
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFile(path+".key", keyPEM, 0o600); err != nil {
-		return nil, err
-	}
-	return certify(path, name, key, now)
+	return certify(name, key, now)
 }
 
-// certify makes and stores the self-signed certificate of an authority's key.
-func certify(path, name string, key crypto.Signer, now time.Time) (*Authority, error) {
+// save writes the key first: the certificate can be made again from it.
+func (a *Authority) save(path string) error {
+	keyPEM, err := encodeKey(a.key)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(path+".key", keyPEM, 0o600); err != nil {
+		return err
+	}
+	return writeFile(path+".crt", a.certPEM, 0o644)
+}
+
+// certify makes the self-signed certificate of an authority's key.
+func certify(name string, key crypto.Signer, now time.Time) (*Authority, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -127,11 +80,7 @@ func certify(path, name string, key crypto.Signer, now time.Time) (*Authority, e
 	if err != nil {
 		return nil, fmt.Errorf("parse certificate of %s: %w", name, err)
 	}
-	certPEM := encodeCert(der)
-	if err := writeFile(path+".crt", certPEM, 0o644); err != nil {
-		return nil, err
-	}
-	return &Authority{cert: cert, certPEM: certPEM, key: key}, nil
+	return &Authority{cert: cert, certPEM: encodeCert(der), key: key}, nil
 }
 
 // request is what a leaf certifies.

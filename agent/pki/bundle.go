@@ -14,7 +14,9 @@ import (
 // Bundle is what every replica must hold and no edge may: the keys of the authorities and of service-account tokens. It
 // travels between replicas over mutual TLS and is stored for root alone.
 type Bundle struct {
-	ClusterKey     []byte `json:"clusterKey"`
+	ClusterKey []byte `json:"clusterKey"`
+	// ClusterCert is the bundle of the cluster's CA. A node has it already, but for a rotation that has gone on since.
+	ClusterCert    []byte `json:"clusterCert,omitempty"`
 	FrontProxyCert []byte `json:"frontProxyCert"`
 	FrontProxyKey  []byte `json:"frontProxyKey"`
 	// TokenKeys are by file name, which says when the key was made.
@@ -25,17 +27,11 @@ type Bundle struct {
 
 // Export returns what another node needs to become a replica.
 func (p *PKI) Export() (Bundle, error) {
-	if p.cluster.key == nil {
-		return Bundle{}, errors.New("export keys: this node is no replica and holds none")
-	}
-	b := Bundle{FrontProxyCert: p.frontProxy.CertPEM()}
-	var err error
-	if b.ClusterKey, err = encodeKey(p.cluster.key); err != nil {
+	trust, err := p.Trust()
+	if err != nil {
 		return Bundle{}, err
 	}
-	if b.FrontProxyKey, err = encodeKey(p.frontProxy.key); err != nil {
-		return Bundle{}, err
-	}
+	b := Bundle{ClusterKey: trust.ClusterKeys, ClusterCert: trust.Cluster, FrontProxyCert: trust.FrontProxy, FrontProxyKey: trust.FrontProxyKeys}
 	b.TokenKeys, b.TokenRetire, err = p.tokens.export()
 	return b, err
 }
@@ -85,8 +81,11 @@ func Install(dir string, b Bundle) error {
 		name    string
 		content []byte
 	}{
-		{frontProxyCAName + ".crt", b.FrontProxyCert}, {frontProxyCAName + ".key", b.FrontProxyKey}, {clusterCAName + ".key", b.ClusterKey},
+		{clusterCAName + ".crt", b.ClusterCert}, {frontProxyCAName + ".crt", b.FrontProxyCert}, {frontProxyCAName + ".key", b.FrontProxyKey}, {clusterCAName + ".key", b.ClusterKey},
 	} {
+		if file.name == clusterCAName+".crt" && len(file.content) == 0 {
+			continue // it comes from a release that did not rotate it
+		}
 		if err := writeFile(filepath.Join(dir, file.name), file.content, 0o600); err != nil {
 			return err
 		}

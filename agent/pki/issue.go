@@ -61,7 +61,7 @@ func (p *PKI) IssueClient(id Identity, ttl time.Duration, now time.Time) (*Issue
 	if ttl <= 0 || ttl > MaxIssuedLifetimeHours*time.Hour {
 		return nil, fmt.Errorf("issue certificate: a lifetime of %s is not between 1s and %d hours", ttl, MaxIssuedLifetimeHours)
 	}
-	l, err := leafSpec{name: id.User, authority: p.cluster, request: clientRequest(id, ttl)}.issue(now)
+	l, err := leafSpec{name: id.User, authority: p.cluster.signer(), request: clientRequest(id, ttl)}.issue(now)
 	if err != nil {
 		return nil, err
 	}

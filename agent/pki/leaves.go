@@ -45,26 +45,26 @@ func (p *PKI) specs() []leafSpec {
 	if c.ServiceIP != nil {
 		apiIPs = append(slices.Clone(ips), c.ServiceIP)
 	}
-	life := LeafLifetimeHours * time.Hour
-	peer := leafSpec{peerName, p.cluster, nodeRequest(NodeIdentity{Name: c.NodeName, ID: c.NodeID, IPs: c.NodeIPs, Replica: c.Sign == nil})}
+	life, own := LeafLifetimeHours*time.Hour, p.cluster.own()
+	peer := leafSpec{peerName, own, nodeRequest(NodeIdentity{Name: c.NodeName, ID: c.NodeID, IPs: c.NodeIPs, Replica: c.Sign == nil})}
 	if c.Sign != nil {
 		return []leafSpec{peer}
 	}
 	apiIPs = append(apiIPs, p.otherMembers()...)
 	return []leafSpec{
 		peer,
-		{servingName, p.cluster, request{
+		{servingName, own, request{
 			subject: pkix.Name{CommonName: "podvine-api"},
 			dnsNames: []string{"localhost", c.NodeName, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 				"kubernetes.default.svc." + c.ClusterDomain},
 			ips: apiIPs, usages: server, lifetime: life,
 		}},
-		{nodeServingName, p.cluster, request{
+		{nodeServingName, own, request{
 			subject:  pkix.Name{CommonName: NodeUserStart + c.NodeName, Organization: []string{NodesGroup}},
 			dnsNames: []string{"localhost", c.NodeName}, ips: ips, usages: server, lifetime: life,
 		}},
-		{kubeletClientName, p.cluster, clientRequest(Identity{User: "system:kube-apiserver-kubelet-client", Groups: []string{"podvine:kubelet-api"}}, life)},
-		{proxyClientName, p.frontProxy, clientRequest(Identity{User: FrontProxyUser}, life)},
+		{kubeletClientName, own, clientRequest(Identity{User: "system:kube-apiserver-kubelet-client", Groups: []string{"podvine:kubelet-api"}}, life)},
+		{proxyClientName, p.frontProxy.own(), clientRequest(Identity{User: FrontProxyUser}, life)},
 	}
 }
 

@@ -22,7 +22,10 @@ import (
 const (
 	clusterCAName    = "cluster-ca"
 	frontProxyCAName = "front-proxy-ca"
-	tokenFolder      = "tokens"
+	// The names in their certificates.
+	clusterAuthority    = "podvine-cluster-ca"
+	frontProxyAuthority = "podvine-front-proxy-ca"
+	tokenFolder         = "tokens"
 
 	requestBlock = "CERTIFICATE REQUEST"
 	// ReplicasGroup is in the certificate of a replica. Only a replica can have one, because it signs its own: a node that
@@ -94,7 +97,8 @@ func NewRequest() (requestPEM, keyPEM []byte, err error) {
 
 // SignNode certifies the key of a request for another node. It never makes a replica of it.
 func (p *PKI) SignNode(node NodeIdentity, requestPEM []byte, now time.Time) ([]byte, error) {
-	if p.cluster.key == nil {
+	authority := p.cluster.own()
+	if authority.key == nil {
 		return nil, errors.New("sign certificate: this node is no replica and holds no key of the cluster")
 	}
 	block, _ := pem.Decode(requestPEM)
@@ -109,7 +113,7 @@ func (p *PKI) SignNode(node NodeIdentity, requestPEM []byte, now time.Time) ([]b
 		return nil, fmt.Errorf("sign certificate: read the request: %w", err)
 	}
 	node.Replica = false
-	der, err := p.cluster.sign(asked.PublicKey, nodeRequest(node), now)
+	der, err := authority.sign(asked.PublicKey, nodeRequest(node), now)
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +135,9 @@ func (s leafSpec) enrol(sign func([]byte) ([]byte, error)) (*leaf, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cert.CheckSignatureFrom(s.authority.cert); err != nil {
+		return nil, fmt.Errorf("the replica has signed with another key than that of authority %s: %w", shortID(s.authority.ID()), err)
+	}
 	return &leaf{cert: cert, certPEM: certPEM, keyPEM: keyPEM}, nil
 }
 
@@ -145,25 +152,9 @@ func Enrol(dir string, caPEM, certPEM, keyPEM []byte) error {
 	return writeFile(filepath.Join(dir, peerName+".pem"), slices.Concat(certPEM, keyPEM), 0o600)
 }
 
-// openTrusted loads an authority's certificate alone.
-func openTrusted(path string, now time.Time) (*Authority, error) {
-	certPEM, err := os.ReadFile(path + ".crt")
-	if err != nil {
-		return nil, fmt.Errorf("load the cluster's CA: %w", err)
-	}
-	cert, err := parseCert(path+".crt", certPEM)
-	if err != nil {
-		return nil, err
-	}
-	if err := usable(path+".crt", cert, now); err != nil {
-		return nil, err
-	}
-	return &Authority{cert: cert, certPEM: certPEM}, nil
-}
-
 // OnDisk reads the cluster's CA and this node's certificate for peers from a key folder, and makes nothing.
 func OnDisk(dir string) (*x509.CertPool, *tls.Certificate, error) {
-	authority, err := openTrusted(filepath.Join(dir, clusterCAName), time.Now())
+	authority, err := openTrusted(filepath.Join(dir, clusterCAName), clusterCAName, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}

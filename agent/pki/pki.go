@@ -65,17 +65,16 @@ type Config struct {
 type PKI struct {
 	config Config
 
-	cluster    *Authority
-	frontProxy *Authority
+	cluster    *Authorities
+	frontProxy *Authorities // nil where this node is no replica
 	tokens     *TokenKeys
 
-	clusterCA    *caBundle
-	frontProxyCA *caBundle
-
-	mu      sync.RWMutex // guards leaves, servers and config.MemberIPs
+	mu      sync.RWMutex // guards leaves, servers, retired and config.MemberIPs
+	retired []string
 	servers map[string]string
 	leaves  map[string]*leaf
 	issueMu sync.Mutex // one renewal at a time
+	adoptMu sync.Mutex // one change of the authorities at a time
 }
 
 // Open loads the folder, makes what is missing, and renews what is due.
@@ -130,7 +129,7 @@ func (p *PKI) goesWithout(now time.Time) bool {
 	}
 	for _, spec := range p.specs() {
 		cert := p.leaves[spec.name].cert
-		if cert == nil || !now.Before(cert.NotAfter) || cert.CheckSignatureFrom(spec.authority.cert) != nil {
+		if cert == nil || !now.Before(cert.NotAfter) || !p.cluster.signed(cert) {
 			return false
 		}
 	}
@@ -140,42 +139,29 @@ func (p *PKI) goesWithout(now time.Time) bool {
 // openAuthorities loads or makes what only replicas hold; of the others it loads the cluster CA's certificate.
 func (p *PKI) openAuthorities(now time.Time) (err error) {
 	if p.config.Sign != nil {
-		if p.cluster, err = openTrusted(p.path(clusterCAName), now); err != nil {
-			return err
-		}
-		p.clusterCA = newCABundle(clusterCAName, p.cluster)
-		return nil
-	}
-	if p.cluster, err = openAuthority(p.path(clusterCAName), "podvine-cluster-ca", now); err != nil {
+		p.cluster, err = openTrusted(p.path(clusterCAName), clusterCAName, now)
 		return err
 	}
-	if p.frontProxy, err = openAuthority(p.path(frontProxyCAName), "podvine-front-proxy-ca", now); err != nil {
+	if p.cluster, err = openAuthorities(p.path(clusterCAName), clusterCAName, clusterAuthority, now); err != nil {
 		return err
 	}
-	if p.tokens, err = openTokenKeys(p.path(tokenFolder), p.config.Now, p.config.MakesTokenKeys); err != nil {
+	if p.frontProxy, err = openAuthorities(p.path(frontProxyCAName), frontProxyCAName, frontProxyAuthority, now); err != nil {
 		return err
 	}
-	p.clusterCA = newCABundle(clusterCAName, p.cluster)
-	p.frontProxyCA = newCABundle(frontProxyCAName, p.frontProxy)
-	return nil
+	p.tokens, err = openTokenKeys(p.path(tokenFolder), p.config.Now, p.config.MakesTokenKeys)
+	return err
 }
 
 func (p *PKI) path(name string) string { return filepath.Join(p.config.Dir, name) }
 
-// Cluster is the CA of clients, nodes and the API's serving certificate.
-func (p *PKI) Cluster() *Authority { return p.cluster }
+// Cluster are the CA of clients, nodes and the API's serving certificate, and while it rotates that which follows or went before.
+func (p *PKI) Cluster() *Authorities { return p.cluster }
 
-// FrontProxy is the CA of the certificate with which this API speaks to aggregated servers.
-func (p *PKI) FrontProxy() *Authority { return p.frontProxy }
+// FrontProxy are likewise the CA of the certificate with which this API speaks to aggregated servers; nil where this node is no replica.
+func (p *PKI) FrontProxy() *Authorities { return p.frontProxy }
 
 // Tokens are the keys of service-account tokens.
 func (p *PKI) Tokens() *TokenKeys { return p.tokens }
-
-// ClusterCA offers the cluster CA to the generic API server: for client certificates, and as the bundle for pods.
-func (p *PKI) ClusterCA() *caBundle { return p.clusterCA }
-
-// FrontProxyCA offers the front-proxy CA to the request-header authenticator.
-func (p *PKI) FrontProxyCA() *caBundle { return p.frontProxyCA }
 
 // Serving is the API's serving certificate, renewed in place.
 func (p *PKI) Serving() *CertKey { return &CertKey{pki: p, name: servingName} }

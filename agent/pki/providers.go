@@ -2,16 +2,12 @@ package pki
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 )
 
-var (
-	_ dynamiccertificates.CertKeyContentProvider = (*CertKey)(nil)
-	_ dynamiccertificates.CAContentProvider      = (*caBundle)(nil)
-)
+var _ dynamiccertificates.CertKeyContentProvider = (*CertKey)(nil)
 
 // CertKey is one of the agent's own certificates as the generic API server wants it: always the newest.
 type CertKey struct {
@@ -49,21 +45,3 @@ func (c *CertKey) TLS() (*tls.Certificate, error) {
 
 // File is the path of the file that holds both, the certificate first.
 func (c *CertKey) File() string { return c.pki.path(c.name) + ".pem" }
-
-// caBundle is an authority as the generic API server wants it.
-type caBundle struct {
-	name      string
-	authority *Authority
-	options   x509.VerifyOptions
-}
-
-func newCABundle(name string, a *Authority) *caBundle {
-	return &caBundle{name: name, authority: a, options: x509.VerifyOptions{
-		Roots: a.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}}
-}
-
-func (b *caBundle) Name() string                              { return b.name }
-func (b *caBundle) AddListener(dynamiccertificates.Listener)  {}
-func (b *caBundle) CurrentCABundleContent() []byte            { return b.authority.CertPEM() }
-func (b *caBundle) VerifyOptions() (x509.VerifyOptions, bool) { return b.options, true }

@@ -14,7 +14,8 @@ import (
 // the asker holds the key and that the certificate is not a member's: who may have which certificate was decided before.
 // The certificate never outlives the authority. Safe for concurrent use.
 func (p *PKI) SignRequest(asked *x509.CertificateRequest, key x509.KeyUsage, extended []x509.ExtKeyUsage, lifetime time.Duration, now time.Time) ([]byte, error) {
-	if p.cluster.key == nil {
+	authority := p.cluster.signer()
+	if authority.key == nil {
 		return nil, errors.New("sign certificate: this node is no replica and holds no key of the cluster")
 	}
 	if err := asked.CheckSignature(); err != nil {
@@ -27,7 +28,6 @@ func (p *PKI) SignRequest(asked *x509.CertificateRequest, key x509.KeyUsage, ext
 	if err != nil {
 		return nil, err
 	}
-	authority := p.cluster
 	notAfter := now.Add(lifetime)
 	if notAfter.After(authority.cert.NotAfter) {
 		notAfter = authority.cert.NotAfter

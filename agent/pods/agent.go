@@ -130,6 +130,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { ended(a.containerEnded) })
 	wg.Go(func() { a.svcCtl.Run(ctx.Done()) })
 	wg.Go(func() { a.watchPods(ctx) })
+	wg.Go(func() { a.askForKept(ctx) })
 	wg.Go(func() { a.collectImages(ctx) })
 	wg.Go(func() { a.limitVolumes(ctx) })
 	wg.Go(func() { a.relieve(ctx) })
@@ -196,6 +197,7 @@ func (a *Agent) adopt(ctx context.Context) error {
 		stale := absorb(&rec, byPod[uid])
 		w := newWorker(a, rec)
 		w.adopt(byID)
+		w.unheard = a.cfg.Confirm != nil && !rec.Static && !w.runsLocked() // nobody else has the worker yet
 		for _, id := range stale {
 			delete(byID, id)
 			w.effect(func() { w.removeContainer(id) })

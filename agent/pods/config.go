@@ -83,6 +83,9 @@ type Config struct {
 	SocketDir string
 	// ShimPath and RuncPath are absolute paths of the two programs.
 	ShimPath, RuncPath string
+	// Confirm asks the API, without any cache, whether a pod that was kept on disk is this node's still; see [Answer]. Without it pods start
+	// at once.
+	Confirm func(ctx context.Context, pod PodRef) (Confirmation, error)
 	// Lease is for pods that stop when their node is cut off; without it they do not start.
 	Lease Lease
 	// CgroupParent is relative to the cgroup root; default podvine.

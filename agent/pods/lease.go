@@ -20,7 +20,7 @@ func (w *worker) leasedLocked() bool { return !w.rec.Static && isolation.Stops(w
 
 // heldLocked tells whether no container may start now.
 func (w *worker) heldLocked() bool {
-	return w.leasedLocked() && (w.agent.cfg.Lease == nil || !w.agent.cfg.Lease.Holds(w.uid))
+	return w.unheard || w.leasedLocked() && (w.agent.cfg.Lease == nil || !w.agent.cfg.Lease.Holds(w.uid))
 }
 
 // Leased are the pods here that run under a lease.

@@ -75,7 +75,9 @@ type worker struct {
 	refreshAt     time.Time
 	refreshing    bool
 	saved         []byte
-	mirror        types.UID // of the picture that was last reported to
+	// unheard: the pod comes from the disk, nothing of it runs, and nobody has said yet that it is this node's still.
+	unheard bool
+	mirror  types.UID // of the picture that was last reported to
 }
 
 // running is the part of a container that lives only in this process.

@@ -245,7 +245,7 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 	config := api.Config{
 		Listener:            listener,
 		ServingCert:         c.PKI.Serving(),
-		ClientCA:            c.PKI.ClusterCA(),
+		ClientCA:            c.PKI.Cluster(),
 		ExternalAddress:     listener.Addr().String(),
 		Storage:             c.backend.Decorator,
 		ListerWatcher:       c.backend.ListerWatcher,

@@ -62,6 +62,7 @@ func NewAuthenticator(config AuthenticatorConfig) (authenticator.Request, error)
 		if err != nil {
 			return nil, err
 		}
+		config.ClientCA.AddListener(verified)
 		chain = append(chain, verified)
 	}
 	if len(config.Tokens) > 0 {

@@ -50,7 +50,7 @@ func parse(t *testing.T, content []byte) *x509.Certificate {
 func TestAuthenticator(t *testing.T) {
 	keys, stranger := openKeys(t), openKeys(t)
 	a, err := NewAuthenticator(AuthenticatorConfig{
-		ClientCA: keys.ClusterCA(), FrontProxy: FrontProxy(keys.FrontProxyCA(), pki.FrontProxyUser),
+		ClientCA: keys.Cluster(), FrontProxy: FrontProxy(keys.FrontProxy(), pki.FrontProxyUser),
 		Tokens: []authenticator.Token{authenticator.TokenFunc(func(_ context.Context, token string) (*authenticator.Response, bool, error) {
 			switch token {
 			case "good":

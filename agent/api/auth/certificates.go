@@ -14,8 +14,8 @@ import (
 const (
 	// verifiedCertificates bounds the client certificates that are known to be good; the oldest is verified again.
 	verifiedCertificates = 4096
-	// verifiedFor is how long a certificate counts as verified before it is verified again, so that an authority that
-	// is taken out of the bundle stops counting soon.
+	// verifiedFor is how long a certificate counts as verified before it is verified again, should nobody have told that an authority is
+	// taken out of the bundle.
 	verifiedFor = time.Minute
 )
 
@@ -40,6 +40,9 @@ func rememberCertificates(verify authenticator.Request, now func() time.Time) (*
 	}
 	return &certificates{verify: verify, now: now, verified: verified}, nil
 }
+
+// Enqueue implements dynamiccertificates.Listener: the authorities have changed, and each certificate is verified again.
+func (c *certificates) Enqueue() { c.verified.Purge() }
 
 // AuthenticateRequest implements authenticator.Request.
 func (c *certificates) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {

@@ -18,6 +18,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -44,8 +45,8 @@ type Config struct {
 	Informers informers.SharedInformerFactory
 	// Logger is required.
 	Logger *slog.Logger
-	// CA is the bundle in PEM. Required.
-	CA []byte
+	// CA is the bundle in PEM, as it is now. Required.
+	CA func() []byte
 	// Metrics is a registry of the loop's own; nil registers nowhere.
 	Metrics prometheus.Registerer
 }
@@ -60,7 +61,7 @@ type Loop struct {
 
 // New checks the configuration and asks the factory for its informers.
 func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil || len(cfg.CA) == 0 {
+	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil || cfg.CA == nil {
 		return nil, errors.New("make root CA loop: Client, Informers, Logger and CA are required")
 	}
 	core := cfg.Informers.Core().V1()
@@ -88,6 +89,17 @@ func New(cfg Config) (*Loop, error) {
 	return l, err
 }
 
+// Changed has the bundle published anew in every namespace. Safe for concurrent use, also outside of Run.
+func (l *Loop) Changed() {
+	all, err := l.namespaces.List(labels.Everything())
+	if err != nil {
+		l.cfg.Logger.Error("publish root CA: list namespaces", "error", err)
+	}
+	for _, namespace := range all {
+		l.driver.Trigger(namespace.Name)
+	}
+}
+
 // Run publishes until ctx ends.
 func (l *Loop) Run(ctx context.Context) error { return l.driver.Run(ctx) }
 
@@ -103,7 +115,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return 0, err
 	}
-	create, update := decide(namespace, found, l.cfg.CA)
+	create, update := decide(namespace, found, l.cfg.CA())
 	client := l.cfg.Client.CoreV1().ConfigMaps(key)
 	switch {
 	case create != nil:

@@ -21,7 +21,8 @@ func TestFurnishesNamespaces(t *testing.T) {
 		c := looptest.New(t, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "early"}, Status: active},
 			&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ending"}, Status: v1.NamespaceStatus{Phase: v1.NamespaceTerminating}})
 		defer c.Stop()
-		ca, err := rootca.New(rootca.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger(), CA: []byte("PEM")})
+		bundle := "PEM"
+		ca, err := rootca.New(rootca.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger(), CA: func() []byte { return []byte(bundle) }})
 		c.Must(err)
 		accounts, err := serviceaccounts.New(serviceaccounts.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
@@ -33,7 +34,7 @@ func TestFurnishesNamespaces(t *testing.T) {
 			t.Helper()
 			for _, namespace := range []string{"early", "late"} {
 				m, err := c.Client.CoreV1().ConfigMaps(namespace).Get(ctx, rootca.Name, metav1.GetOptions{})
-				if err != nil || m.Data[rootca.Key] != "PEM" || len(m.Data) != 1 {
+				if err != nil || m.Data[rootca.Key] != bundle || len(m.Data) != 1 {
 					t.Errorf("%s: CA in %s: %v %v", when, namespace, m, err)
 				}
 				if _, err := c.Client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{}); err != nil {
@@ -52,6 +53,10 @@ func TestFurnishesNamespaces(t *testing.T) {
 		c.Must(c.Client.CoreV1().ServiceAccounts("late").Delete(ctx, "default", metav1.DeleteOptions{}))
 		c.Settle()
 		check("after tampering")
+		bundle = "PEM of two"
+		ca.Changed()
+		c.Settle()
+		check("after the bundle changed")
 		if list, err := c.Client.CoreV1().ConfigMaps("ending").List(ctx, metav1.ListOptions{}); err != nil || len(list.Items) != 0 {
 			t.Errorf("terminating namespace got %d maps (%v)", len(list.Items), err)
 		}

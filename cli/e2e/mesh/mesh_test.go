@@ -258,6 +258,7 @@ func TestEdgesHoldNothingAndAnswerAll(t *testing.T) {
 		return fmt.Sprintf("%+v", now), now.seals() != before.seals() && len(now.Tokens) > len(before.Tokens)
 	})
 	equalAnswers(t)
+	rotateAtOnce(t, edge)
 	memory := strings.Fields(run(t, "h1", "lab", "exec", "--name", labName, edge, "--", "sh", "-c", "grep RssAnon /proc/$(pgrep -of 'podvine agent')/status"))
 	t.Logf("the edge's agent has %s kB of anonymous memory; the budget of agent and netd is 60 MB", memory[1])
 	run(t, edge, "kubectl", "run", "by-the-edge", "--image="+appImage, "--restart=Never", "--overrides", `{"spec":{"nodeName":"`+edge+`"}}`)

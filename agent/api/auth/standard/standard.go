@@ -64,9 +64,9 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 		return api.Security{}, err
 	}
 	bearers := []authenticator.Token{validator, authenticator.WrapAudienceAgnosticToken(audiences, bootstraptokens.Authenticator{Client: access.Client})}
-	frontProxy := auth.FrontProxy(c.PKI.FrontProxyCA(), pki.FrontProxyUser)
+	frontProxy := auth.FrontProxy(c.PKI.FrontProxy(), pki.FrontProxyUser)
 	request, err := auth.NewAuthenticator(auth.AuthenticatorConfig{
-		ClientCA: c.PKI.ClusterCA(), FrontProxy: frontProxy, Tokens: slices.Concat(bearers, files.Tokens(), c.MoreTokens), Anonymous: files.Anonymous(),
+		ClientCA: c.PKI.Cluster(), FrontProxy: frontProxy, Tokens: slices.Concat(bearers, files.Tokens(), c.MoreTokens), Anonymous: files.Anonymous(),
 	})
 	if err != nil {
 		return api.Security{}, err

@@ -45,28 +45,37 @@ func Trust(keys *pki.PKI) api.BootstrapHook {
 		if err != nil {
 			return err
 		}
-		own, err := trustOf(keys.ClusterCA().CurrentCABundleContent(), auth.FrontProxy(keys.FrontProxyCA(), pki.FrontProxyUser))
-		if err != nil {
-			return err
+		ensure := func(ctx context.Context) error {
+			own, err := trustOf(keys.Cluster().CurrentCABundleContent(), auth.FrontProxy(keys.FrontProxy(), pki.FrontProxyUser))
+			if err != nil {
+				return err
+			}
+			return ensureTrust(ctx, client, own, keys.Retired(), time.Now())
 		}
-		ensure := func(ctx context.Context) error { return ensureTrust(ctx, client, own, time.Now()) }
 		if err := untilDone(hook, ensure); err != nil {
 			return err
 		}
-		go keepTrust(hook, client, ensure)
+		changed := make(trigger, trustQueue)
+		keys.Cluster().AddListener(changed)
+		keys.FrontProxy().AddListener(changed)
+		go keepTrust(hook, client, changed, ensure)
 		return nil
 	}}
 }
 
-// keepTrust makes the ConfigMap right again whenever somebody changes or deletes it.
-func keepTrust(ctx context.Context, client kubernetes.Interface, ensure func(context.Context) error) {
-	changed := make(chan struct{}, trustQueue)
-	note := func() {
-		select {
-		case changed <- struct{}{}:
-		default: // a look is due already
-		}
+// trigger has the ConfigMap looked at soon.
+type trigger chan struct{}
+
+// Enqueue implements dynamiccertificates.Listener.
+func (t trigger) Enqueue() {
+	select {
+	case t <- struct{}{}:
+	default: // a look is due already
 	}
+}
+
+// keepTrust makes the ConfigMap right again whenever somebody changes or deletes it, or another authority is trusted.
+func keepTrust(ctx context.Context, client kubernetes.Interface, changed trigger, ensure func(context.Context) error) {
 	only := fields.OneTermEqualSelector(metav1.ObjectNameField, trustName).String()
 	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
@@ -82,8 +91,8 @@ func keepTrust(ctx context.Context, client kubernetes.Interface, ensure func(con
 		}, client),
 		ObjectType: &corev1.ConfigMap{},
 		Handler: cache.ResourceEventHandlerFuncs{
-			UpdateFunc: func(any, any) { note() },
-			DeleteFunc: func(any) { note() },
+			UpdateFunc: func(any, any) { changed.Enqueue() },
+			DeleteFunc: func(any) { changed.Enqueue() },
 		},
 	})
 	go informer.RunWithContext(ctx)
@@ -121,7 +130,7 @@ func trustOf(clientCA []byte, proxy *authenticatorfactory.RequestHeaderConfig) (
 	return data, nil
 }
 
-func ensureTrust(ctx context.Context, client kubernetes.Interface, own map[string]string, now time.Time) error {
+func ensureTrust(ctx context.Context, client kubernetes.Interface, own map[string]string, retired []string, now time.Time) error {
 	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 	object, err := objects.Get(ctx, trustName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -131,7 +140,7 @@ func ensureTrust(ctx context.Context, client kubernetes.Interface, own map[strin
 	if err != nil {
 		return err
 	}
-	merged := mergeTrust(object.Data, own, now)
+	merged := mergeTrust(object.Data, own, retired, now)
 	if maps.Equal(merged, object.Data) {
 		return nil
 	}
@@ -142,15 +151,15 @@ func ensureTrust(ctx context.Context, client kubernetes.Interface, own map[strin
 }
 
 // mergeTrust adds what this member trusts to what others do, so that members whose authorities differ for a while (a
-// rotation) do not undo each other's writes. Certificates that have expired, and what cannot be read, are dropped.
-func mergeTrust(have, own map[string]string, now time.Time) map[string]string {
+// rotation) do not undo each other's writes. Certificates that are retired or have expired, and what cannot be read, are dropped.
+func mergeTrust(have, own map[string]string, retired []string, now time.Time) map[string]string {
 	merged := maps.Clone(have)
 	if merged == nil {
 		merged = map[string]string{}
 	}
 	for key, value := range own {
 		if key == clientCAKey || key == frontProxyCAKey {
-			merged[key] = mergeCertificates(have[key], value, now)
+			merged[key] = mergeCertificates(have[key], value, retired, now)
 		} else {
 			merged[key] = mergeLists(have[key], value)
 		}
@@ -159,7 +168,7 @@ func mergeTrust(have, own map[string]string, now time.Time) map[string]string {
 }
 
 // mergeCertificates joins two bundles in PEM, each certificate once.
-func mergeCertificates(have, own string, now time.Time) string {
+func mergeCertificates(have, own string, retired []string, now time.Time) string {
 	var bundle []byte
 	for rest := []byte(have + "\n" + own); ; {
 		var block *pem.Block
@@ -168,7 +177,7 @@ func mergeCertificates(have, own string, now time.Time) string {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		encoded := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})
-		if err == nil && now.Before(certificate.NotAfter) && !bytes.Contains(bundle, encoded) {
+		if err == nil && now.Before(certificate.NotAfter) && !slices.Contains(retired, pki.CertificateID(certificate)) && !bytes.Contains(bundle, encoded) {
 			bundle = append(bundle, encoded...)
 		}
 	}

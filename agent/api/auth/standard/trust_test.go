@@ -18,6 +18,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/podvine/podvine/agent/pki"
 )
 
 // authority makes a certificate in PEM that ends then.
@@ -46,11 +48,11 @@ func TestMergeTrust(t *testing.T) {
 		"rubbish is dropped": {map[string]string{clientCAKey: "x", "h": "["}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}},
 		"other keys stay":    {map[string]string{"note": "n"}, map[string]string{"h": `["a"]`}, map[string]string{"note": "n", "h": `["a"]`}},
 	} {
-		got := mergeTrust(c.have, c.own, now)
+		got := mergeTrust(c.have, c.own, nil, now)
 		if !maps.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-		if again := mergeTrust(got, c.own, now); !maps.Equal(again, got) {
+		if again := mergeTrust(got, c.own, nil, now); !maps.Equal(again, got) {
 			t.Errorf("%s: a second merge changes %q to %q", name, got, again)
 		}
 	}
@@ -66,13 +68,15 @@ func TestTrustComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
 		own := map[string]string{clientCAKey: authority(t, "mine", time.Now().Add(time.Hour))}
-		ensure := func(ctx context.Context) error { return ensureTrust(ctx, client, own, time.Now()) }
+		var retired []string
+		ensure := func(ctx context.Context) error { return ensureTrust(ctx, client, own, retired, time.Now()) }
 		if err := ensure(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { keepTrust(ctx, client, ensure); close(done) }()
+		changed := make(trigger, trustQueue)
+		go func() { keepTrust(ctx, client, changed, ensure); close(done) }()
 		settle()
 		objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 		if err := objects.Delete(ctx, trustName, metav1.DeleteOptions{}); err != nil {
@@ -93,6 +97,17 @@ func TestTrustComesBack(t *testing.T) {
 		settle()
 		if got, err = objects.Get(ctx, trustName, metav1.GetOptions{}); err != nil || !maps.Equal(got.Data, own) {
 			t.Errorf("a change was not undone: %v %v", got, err)
+		}
+		block, _ := pem.Decode([]byte(own[clientCAKey]))
+		before, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, retired = map[string]string{clientCAKey: authority(t, "next", time.Now().Add(time.Hour))}, []string{pki.CertificateID(before)}
+		changed.Enqueue()
+		settle()
+		if got, err = objects.Get(ctx, trustName, metav1.GetOptions{}); err != nil || !maps.Equal(got.Data, own) {
+			t.Errorf("after a rotation it is %v, %v", got, err)
 		}
 		cancel()
 		<-done
