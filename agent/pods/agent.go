@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/podvine/podvine/agent/phase"
 	"github.com/podvine/podvine/agent/pods/images"
 	"github.com/podvine/podvine/agent/pods/lifecycle"
 	"github.com/podvine/podvine/agent/pods/objects"
@@ -346,7 +347,7 @@ func (a *Agent) podChanged(o any) {
 		w.setPod(pod)
 		return
 	}
-	if pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed) {
+	if pod.DeletionTimestamp == nil && phase.Ended(pod.Status.Phase) {
 		return // it ended before this agent came, and nothing of it is here
 	}
 	if a.reclaim(pod, false) {

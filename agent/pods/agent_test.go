@@ -179,7 +179,7 @@ func (n *node) until(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 	return last
 }
 
-func phase(p corev1.PodPhase) func(*corev1.Pod) bool {
+func phaseOf(p corev1.PodPhase) func(*corev1.Pod) bool {
 	return func(pod *corev1.Pod) bool { return pod.Status.Phase == p }
 }
 
@@ -242,7 +242,7 @@ func TestLogOfFinishedContainer(t *testing.T) {
 	pod := newPod("job", box("main", "say", "3", "hello", "there"))
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(pod)
-	got := n.until("job", "failed", phase(corev1.PodFailed))
+	got := n.until("job", "failed", phaseOf(corev1.PodFailed))
 	term := got.Status.ContainerStatuses[0].State.Terminated
 	if term == nil || term.ExitCode != 3 || term.Reason != "Error" {
 		t.Errorf("state %+v", got.Status.ContainerStatuses[0].State)

@@ -84,7 +84,7 @@ func TestKubeletAPI(t *testing.T) {
 	in := box("in", "tee")
 	in.Stdin, in.StdinOnce = true, true
 	n.create(newPod("api", box("echo", "echo", "127.0.0.1:9000"), box("count", "count", "10000"), in))
-	n.until("api", "runs", phase(corev1.PodRunning))
+	n.until("api", "runs", phaseOf(corev1.PodRunning))
 	podtest.Wait(t, "count has said something", func() bool { return strings.Count(n.log("api", "count", 0), "\n") > 2 })
 	base := serveAPI(t, n)
 

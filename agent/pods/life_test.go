@@ -93,7 +93,7 @@ func TestInitContainersAndSidecar(t *testing.T) {
 	pod.Spec.InitContainers[0].VolumeMounts, pod.Spec.InitContainers[2].VolumeMounts, pod.Spec.Containers[0].VolumeMounts = mount, mount, mount
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(pod)
-	got := n.until("batch", "succeeds", phase(corev1.PodSucceeded))
+	got := n.until("batch", "succeeds", phaseOf(corev1.PodSucceeded))
 	if out := n.log("batch", "main", 0); out != "12\n" {
 		t.Errorf("main saw %q", out)
 	}
@@ -116,7 +116,7 @@ func TestFailedInitContainerFailsPod(t *testing.T) {
 	pod.Spec.InitContainers = []corev1.Container{box("bad", "say", "7", "no")}
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(pod)
-	got := n.until("noinit", "fails", phase(corev1.PodFailed))
+	got := n.until("noinit", "fails", phaseOf(corev1.PodFailed))
 	if s := status(got, "main"); s.State.Waiting == nil || s.State.Waiting.Reason != "PodInitializing" {
 		t.Errorf("main %+v", s.State)
 	}
@@ -207,7 +207,7 @@ func TestTerminationMessages(t *testing.T) {
 	pod := newPod("term", file, fallback)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(pod)
-	got := n.until("term", "fails", phase(corev1.PodFailed))
+	got := n.until("term", "fails", phaseOf(corev1.PodFailed))
 	if m := status(got, "file").State.Terminated.Message; m != "all good" {
 		t.Errorf("message of file: %q", m)
 	}
@@ -224,7 +224,7 @@ func TestOutOfMemory(t *testing.T) {
 	pod := newPod("oom", c)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(pod)
-	got := n.until("oom", "fails", phase(corev1.PodFailed))
+	got := n.until("oom", "fails", phaseOf(corev1.PodFailed))
 	if s := status(got, "main").State.Terminated; s.Reason != "OOMKilled" || s.ExitCode != 137 {
 		t.Errorf("state %+v", s)
 	}
@@ -265,7 +265,7 @@ func TestCommandThatDoesNotExist(t *testing.T) {
 	pod := newPod("nocmd", c)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(pod)
-	got := n.until("nocmd", "fails", phase(corev1.PodFailed))
+	got := n.until("nocmd", "fails", phaseOf(corev1.PodFailed))
 	s := status(got, "main").State.Terminated
 	if s == nil || s.Reason != "StartError" || s.ExitCode != 128 || !strings.Contains(s.Message, "no such file or directory") {
 		t.Errorf("state %+v", s)
@@ -288,7 +288,7 @@ func TestMissingConfigIsAwaited(t *testing.T) {
 	if _, err := n.client.CoreV1().ConfigMaps("default").Create(context.Background(), cm, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	n.until("late", "succeeds", phase(corev1.PodSucceeded))
+	n.until("late", "succeeds", phaseOf(corev1.PodSucceeded))
 	if out := n.log("late", "main", 0); !strings.Contains(out, "X=v\n") {
 		t.Errorf("environment:\n%s", out)
 	}
@@ -323,7 +323,7 @@ func TestSharedProcessesAndHostNetwork(t *testing.T) {
 	host.Spec.HostNetwork, host.Spec.HostPID = true, true
 	host.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.create(host)
-	got := n.until("host", "succeeds", phase(corev1.PodSucceeded))
+	got := n.until("host", "succeeds", phaseOf(corev1.PodSucceeded))
 	name, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func TestVolumeOverItsLimitEvicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.checkVolumes()
-	got := n.until("greedy", "is evicted", phase(corev1.PodFailed))
+	got := n.until("greedy", "is evicted", phaseOf(corev1.PodFailed))
 	if got.Status.Reason != "Evicted" {
 		t.Errorf("reason %q", got.Status.Reason)
 	}

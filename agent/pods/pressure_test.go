@@ -48,9 +48,9 @@ func TestEviction(t *testing.T) {
 	n.until("greedy", "is ready", ready)
 	podtest.Wait(t, "greedy has its memory", func() bool { return n.log("greedy", "main", 0) == "filled\n" })
 	short.Store(true)
-	got := n.until("greedy", "is evicted", phase(corev1.PodFailed))
+	got := n.until("greedy", "is evicted", phaseOf(corev1.PodFailed))
 	n.create(newPod("late", box("main", "sleep")))
-	late := n.until("late", "is refused", phase(corev1.PodFailed))
+	late := n.until("late", "is refused", phaseOf(corev1.PodFailed))
 	short.Store(false)
 	const message = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 64Mi. Container main was using "
 	if got.Status.Reason != "Evicted" || !strings.HasPrefix(got.Status.Message, message) || !strings.HasSuffix(got.Status.Message, ", request is 0, has larger consumption of memory. ") {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/podvine/podvine/agent/phase"
 	"github.com/podvine/podvine/agent/pods/environ"
 	"github.com/podvine/podvine/agent/pods/lifecycle"
 	"github.com/podvine/podvine/agent/pods/objects"
@@ -143,7 +144,7 @@ func (w *worker) pod() *corev1.Pod {
 func (w *worker) ended() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.rec.Rejected != nil || w.rec.Status.Phase == corev1.PodSucceeded || w.rec.Status.Phase == corev1.PodFailed
+	return w.rec.Rejected != nil || phase.Ended(w.rec.Status.Phase)
 }
 
 func (w *worker) live(name string) *running {
@@ -202,7 +203,7 @@ func (w *worker) step(ctx context.Context) (wakeAt time.Time, done bool) {
 		w.agent.metrics.podStarted(w.seen)
 	}
 	w.rec.Status = plan.Status
-	if (plan.Status.Phase == corev1.PodSucceeded || plan.Status.Phase == corev1.PodFailed) && w.agent.ledger.drop(w.uid) {
+	if phase.Ended(plan.Status.Phase) && w.agent.ledger.drop(w.uid) {
 		w.ops.Go(w.agent.retryResizes)
 	}
 	for _, act := range plan.Actions {

@@ -14,6 +14,8 @@ import (
 	quotav1 "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/apiserver/pkg/quota/v1/generic"
 	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // podEvaluator counts pods and what they ask for, as long as they may run.
@@ -141,7 +143,7 @@ func (e *podEvaluator) Usage(item runtime.Object) (corev1.ResourceList, error) {
 
 // Runs says that a pod may use something: it has not ended, and its time to end is not over.
 func Runs(pod *corev1.Pod, now time.Time) bool {
-	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+	if phase.Ended(pod.Status.Phase) {
 		return false
 	}
 	until, ends := RunsUntil(pod)

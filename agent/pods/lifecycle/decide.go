@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // decider carries one View through the steps of a decision.
@@ -30,7 +32,7 @@ func Decide(v View) Plan {
 	case d.deadlinePassed():
 		d.failure = &Rejection{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
 	}
-	d.ending = d.failure != nil || v.Pod.DeletionTimestamp != nil || terminal(v.Standing.Phase)
+	d.ending = d.failure != nil || v.Pod.DeletionTimestamp != nil || phase.Ended(v.Standing.Phase)
 	if d.ending {
 		d.end()
 	} else {
@@ -40,11 +42,9 @@ func Decide(v View) Plan {
 	return d.plan
 }
 
-func terminal(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
-
 func (d *decider) deadlinePassed() bool {
 	s := d.Pod.Spec.ActiveDeadlineSeconds
-	if s == nil || d.StartTime.IsZero() || terminal(d.Standing.Phase) {
+	if s == nil || d.StartTime.IsZero() || phase.Ended(d.Standing.Phase) {
 		return false
 	}
 	at := d.StartTime.Add(time.Duration(*s) * time.Second)

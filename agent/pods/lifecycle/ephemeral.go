@@ -2,6 +2,8 @@ package lifecycle
 
 import (
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // EphemeralContainer shows an ephemeral container as an ordinary one; the two
@@ -13,7 +15,7 @@ func EphemeralContainer(e *corev1.EphemeralContainer) *corev1.Container {
 // ephemeral starts what was added for debugging, whatever state the others are
 // in. An ephemeral container runs once.
 func (d *decider) ephemeral() {
-	if len(d.Pod.Spec.EphemeralContainers) == 0 || terminal(d.phase()) || d.mainDone() {
+	if len(d.Pod.Spec.EphemeralContainers) == 0 || phase.Ended(d.phase()) || d.mainDone() {
 		return
 	}
 	for i := range d.Pod.Spec.EphemeralContainers {

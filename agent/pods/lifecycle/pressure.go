@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // Signal is something that a node can run short of.
@@ -162,7 +164,7 @@ func Critical(pod *corev1.Pod) bool {
 func Rank(s Signal, pods []PodUsage) []PodUsage {
 	var out []PodUsage
 	for _, p := range pods {
-		if !p.Static && !Critical(p.Pod) && p.Pod.DeletionTimestamp == nil && !terminal(p.Pod.Status.Phase) {
+		if !p.Static && !Critical(p.Pod) && p.Pod.DeletionTimestamp == nil && !phase.Ended(p.Pod.Status.Phase) {
 			out = append(out, p)
 		}
 	}

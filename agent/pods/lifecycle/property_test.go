@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // world is a small pod whose containers end when chance says so; it carries
@@ -41,7 +43,7 @@ func drawWorld(t *rapid.T) *world {
 func (w *world) step() Plan {
 	before := w.view.Standing.Phase
 	plan := Decide(w.view)
-	if terminal(before) && plan.Status.Phase != before {
+	if phase.Ended(before) && plan.Status.Phase != before {
 		w.t.Fatalf("phase went from %s to %s", before, plan.Status.Phase)
 	}
 	if plan.Status.Phase == corev1.PodSucceeded || plan.Status.Phase == corev1.PodFailed {

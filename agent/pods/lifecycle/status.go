@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 func (d *decider) status() corev1.PodStatus {
@@ -54,7 +56,7 @@ func (d *decider) addresses(s *corev1.PodStatus) {
 
 // phase is the pod's summary. It never leaves Succeeded or Failed.
 func (d *decider) phase() corev1.PodPhase {
-	if terminal(d.Standing.Phase) {
+	if phase.Ended(d.Standing.Phase) {
 		return d.Standing.Phase
 	}
 	if d.failure != nil {
@@ -147,7 +149,7 @@ func (d *decider) containerStatuses(specs []corev1.Container, standing []corev1.
 	for i := range specs {
 		c := &specs[i]
 		got, known := d.Containers[c.Name]
-		if !known && terminal(d.Standing.Phase) {
+		if !known && phase.Ended(d.Standing.Phase) {
 			for _, s := range standing {
 				if s.Name == c.Name {
 					out = append(out, s)

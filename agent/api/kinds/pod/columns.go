@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 const none = "<none>"
@@ -141,7 +142,7 @@ func deletedReason(p *corev1.Pod) string {
 	switch {
 	case p.Status.Reason == "NodeLost":
 		return "Unknown"
-	case p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded:
+	case !phase.Ended(p.Status.Phase):
 		return "Terminating"
 	}
 	return summarizeAlive(p)

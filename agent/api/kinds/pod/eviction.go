@@ -16,6 +16,8 @@ import (
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/util/dryrun"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // evictionTries bounds how often an eviction looks at a pod that is changed all the time, as in Kubernetes.
@@ -124,7 +126,7 @@ func deletion(e *policyv1.Eviction, options *metav1.CreateOptions) (*metav1.Dele
 
 // serves says whether the loss of the pod could be missed.
 func serves(p *corev1.Pod) bool {
-	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	ended := phase.Ended(p.Status.Phase)
 	return !ended && p.Status.Phase != corev1.PodPending && p.DeletionTimestamp == nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // Resource returns the kind, with evictions that nothing holds back.
@@ -165,7 +166,7 @@ func gracefulDelete(_ context.Context, p *corev1.Pod, options *metav1.DeleteOpti
 	case p.Spec.TerminationGracePeriodSeconds != nil:
 		period = *p.Spec.TerminationGracePeriodSeconds
 	}
-	if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
+	if p.Spec.NodeName == "" || phase.Ended(p.Status.Phase) {
 		period = 0
 	}
 	if period < 0 {

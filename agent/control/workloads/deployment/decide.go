@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podvine/podvine/agent/control/workloads/pods"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // View is what a decision about one Deployment is made on. Nothing in it is changed.
@@ -282,7 +283,7 @@ func (r *rollout) oldPodsRun() bool {
 		if set.Status.Replicas > 0 {
 			return true // its pods are not all shown yet
 		}
-		if slices.ContainsFunc(r.pods[set.UID], func(p *v1.Pod) bool { return !pods.Ended(p) }) {
+		if slices.ContainsFunc(r.pods[set.UID], func(p *v1.Pod) bool { return !phase.Ended(p.Status.Phase) }) {
 			return true
 		}
 	}

@@ -15,21 +15,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
-)
 
-// Ended tells whether the pod will never run again.
-func Ended(pod *v1.Pod) bool {
-	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
-}
+	"github.com/podvine/podvine/agent/phase"
+)
 
 // Active tells whether the pod runs or may yet run.
 func Active(pod *v1.Pod) bool {
-	return !Ended(pod) && pod.DeletionTimestamp == nil
+	return !phase.Ended(pod.Status.Phase) && pod.DeletionTimestamp == nil
 }
 
 // Terminating tells whether the pod is being deleted and has not ended.
 func Terminating(pod *v1.Pod) bool {
-	return !Ended(pod) && pod.DeletionTimestamp != nil
+	return !phase.Ended(pod.Status.Phase) && pod.DeletionTimestamp != nil
 }
 
 // Ready tells whether the pod is ready, and since when.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podvine/podvine/agent/control/workloads/history"
 	"github.com/podvine/podvine/agent/control/workloads/pods"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // View is what a decision about one StatefulSet is made on. Nothing in it is changed.
@@ -319,7 +320,7 @@ func (d *decision) shrink(ordered bool) (wait bool) {
 	for _, pod := range d.surplus {
 		switch {
 		case d.terminating(pod):
-		case ordered && pod != lowest && !pods.Ended(pod) && !d.available(pod):
+		case ordered && pod != lowest && !phase.Ended(pod.Status.Phase) && !d.available(pod):
 		default:
 			d.plan.Delete = append(d.plan.Delete, Removal{Pod: pod})
 		}
