@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podvine/podvine/agent/control/loop/looptest"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 var start = time.Unix(1_000_000, 0)
@@ -191,26 +193,13 @@ func TestRuns(t *testing.T) {
 		j, now := testJob(parallel, completions, kindOf), start
 		j.Spec.BackoffLimit = ptrTo(rapid.Int32Range(0, 6).Draw(t, "backoffLimit"))
 		var all []*v1.Pod
-		made, ends, resized := 0, map[types.UID]v1.PodPhase{}, false
+		ends, resized := map[types.UID]v1.PodPhase{}, false
 		var ever []*v1.Pod
 		for step := range 300 {
-			before := View{Job: j, Pods: all}
-			plan := Decide(before, now)
-			for _, p := range plan.Delete {
-				p.DeletionTimestamp = &metav1.Time{Time: now}
-			}
-			for _, c := range plan.Create {
-				made++
-				p := newPod(j, c)
-				p.Name = fmt.Sprint("p", made)
-				p.UID, p.Status.Phase, p.CreationTimestamp = types.UID(p.Name), v1.PodPending, metav1.NewTime(now)
-				all, ever = append(all, p), append(ever, p)
-			}
-			j = j.DeepCopy()
-			j.Status = plan.Status
-			for _, p := range plan.Free {
-				p.Finalizers = nil
-			}
+			plan := Decide(View{Job: j, Pods: all}, now)
+			var made []*v1.Pod
+			j, made = enact(j, plan, len(ever), now)
+			all, ever = append(all, made...), append(ever, made...)
 			check(t, j, all)
 			if !resized {
 				tries(t, j, ever)
@@ -228,8 +217,65 @@ func TestRuns(t *testing.T) {
 				j.Spec.Suspend = nil
 			}
 			all = slices.DeleteFunc(all, func(p *v1.Pod) bool { // by its deletion, or by whoever tidies up
-				return len(p.Finalizers) == 0 && ended(p) && (p.DeletionTimestamp != nil || rapid.Bool().Draw(t, "removed"))
+				return len(p.Finalizers) == 0 && phase.Ended(p.Status.Phase) && (p.DeletionTimestamp != nil || rapid.Bool().Draw(t, "removed"))
 			})
+			now = now.Add(plan.Again + time.Second)
+		}
+		t.Fatalf("no end after 300 steps: %+v", j.Status)
+	})
+}
+
+// enact carries a plan out. It returns the job with its status, and the pods that were made, numbered after those before.
+func enact(j *batchv1.Job, plan Plan, before int, now time.Time) (next *batchv1.Job, made []*v1.Pod) {
+	for _, p := range plan.Delete {
+		p.DeletionTimestamp = &metav1.Time{Time: now}
+	}
+	for i, c := range plan.Create {
+		p := newPod(j, c)
+		p.Name = fmt.Sprint("p", before+i)
+		p.UID, p.Status.Phase, p.CreationTimestamp = types.UID(p.Name), v1.PodPending, metav1.NewTime(now)
+		made = append(made, p)
+	}
+	next = j.DeepCopy()
+	next.Status = plan.Status
+	for _, p := range plan.Free {
+		p.Finalizers = nil
+	}
+	return next, made
+}
+
+// TestIndexesFailAsOftenAsTheyMay: an index that does not succeed fails once more than its limit, however soon its pods are gone.
+func TestIndexesFailAsOftenAsTheyMay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit, completions := rapid.Int32Range(0, 3).Draw(t, "limit"), rapid.Int32Range(1, 4).Draw(t, "completions")
+		j, now := testJob(rapid.Int32Range(1, 4).Draw(t, "parallelism"), completions, perIndex(limit), backoff(math.MaxInt32)), start
+		var all []*v1.Pod
+		failed, well, count := map[int]int32{}, map[int]bool{}, 0
+		for range 300 {
+			plan := Decide(View{Job: j, Pods: all}, now)
+			var made []*v1.Pod
+			j, made = enact(j, plan, count, now)
+			all, count = append(all, made...), count+len(made)
+			check(t, j, all)
+			if finished(&j.Status) {
+				for n := range int(completions) {
+					if !well[n] && failed[n] != limit+1 {
+						t.Fatalf("index %d failed %d times, of %d it may: %+v", n, failed[n], limit+1, j.Status)
+					}
+				}
+				return
+			}
+			ends := map[types.UID]v1.PodPhase{}
+			move(t, all, ends, now)
+			for _, p := range all {
+				switch ends[p.UID] {
+				case v1.PodFailed:
+					failed[indexOf(p)]++
+				case v1.PodSucceeded:
+					well[indexOf(p)] = true
+				}
+			}
+			all = slices.DeleteFunc(all, func(p *v1.Pod) bool { return len(p.Finalizers) == 0 && phase.Ended(p.Status.Phase) })
 			now = now.Add(plan.Again + time.Second)
 		}
 		t.Fatalf("no end after 300 steps: %+v", j.Status)
@@ -268,14 +314,10 @@ func tries(t *rapid.T, j *batchv1.Job, ever []*v1.Pod) {
 
 func ptrTo[T any](v T) *T { return &v }
 
-func ended(p *v1.Pod) bool {
-	return p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
-}
-
 // move brings the first pod that has not ended to an end.
 func move(t *rapid.T, all []*v1.Pod, ends map[types.UID]v1.PodPhase, now time.Time) {
 	for _, p := range all {
-		if ended(p) {
+		if phase.Ended(p.Status.Phase) {
 			continue
 		}
 		p.Status.Phase = rapid.SampledFrom([]v1.PodPhase{v1.PodSucceeded, v1.PodSucceeded, v1.PodFailed}).Draw(t, "end")
@@ -291,7 +333,7 @@ func move(t *rapid.T, all []*v1.Pod, ends map[types.UID]v1.PodPhase, now time.Ti
 func check(t *rapid.T, j *batchv1.Job, all []*v1.Pod) {
 	active, indexes := 0, map[int]bool{}
 	for _, p := range all {
-		if ended(p) || p.DeletionTimestamp != nil {
+		if phase.Ended(p.Status.Phase) || p.DeletionTimestamp != nil {
 			continue
 		}
 		active++
