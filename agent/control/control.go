@@ -137,9 +137,6 @@ func (c *Control) addScheduler(cfg Config) error {
 }
 
 func (c *Control) addWorkloads(cfg Config) error {
-	_, protectionErr := add(c, "pvcprotection", func(registry *prometheus.Registry) (*protection.Loop, error) {
-		return protection.New(protection.Config{Client: cfg.ClientFor(NameClaimProtection), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
 	return errors.Join(
 		addController(c, cfg, "replicaset", NameReplicaSet, replicaset.New),
 		addController(c, cfg, "statefulset", NameStatefulSet, statefulset.New),
@@ -151,8 +148,7 @@ func (c *Control) addWorkloads(cfg Config) error {
 		addController(c, cfg, "ttl-after-finished", NameJobExpiry, expiry.New),
 		addController(c, cfg, "replicationmanager", NameReplication, replicationcontroller.New),
 		addController(c, cfg, "disruption", NameDisruption, func(w loop.Wiring) (*disruption.Loop, error) { return disruption.New(w, c.kinds) }),
-		addController(c, cfg, "stale-pod-disruption", NameDisruption, disruption.NewStale),
-		protectionErr)
+		addController(c, cfg, "stale-pod-disruption", NameDisruption, disruption.NewStale))
 }
 
 // addController makes a loop that acts as the service account.
@@ -165,49 +161,37 @@ func addController[L runner](c *Control, cfg Config, name, account string, creat
 
 // addProtection adds the loops that keep what holds storage from going while it is in use.
 func (c *Control) addProtection(cfg Config) error {
-	var errs []error
-	for _, p := range []struct {
-		name, identity string
-		create         func(protection.Config) (*loop.Driver, error)
-	}{
-		{"pvprotection", NameVolumeProtection, protection.NewVolumes},
-		{"vacprotection", NameClassProtection, protection.NewClasses},
-	} {
-		_, err := add(c, p.name, func(registry *prometheus.Registry) (*loop.Driver, error) {
-			return p.create(protection.Config{Client: cfg.ClientFor(p.identity), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-		})
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		addController(c, cfg, "pvcprotection", NameClaimProtection, protection.New),
+		addController(c, cfg, "pvprotection", NameVolumeProtection, protection.NewVolumes),
+		addController(c, cfg, "vacprotection", NameClassProtection, protection.NewClasses))
 }
 
 func (c *Control) addNamespaces(cfg Config) error {
-	ending, namespaceErr := add(c, "namespace", func(registry *prometheus.Registry) (*namespaces.Loop, error) {
-		return namespaces.New(namespaces.Config{Client: cfg.ClientFor(NameNamespace), Metadata: cfg.MetadataFor(NameNamespace),
-			Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
-	_, accountErr := add(c, "serviceaccount", func(registry *prometheus.Registry) (*serviceaccounts.Loop, error) {
-		return serviceaccounts.New(serviceaccounts.Config{Client: cfg.ClientFor(NameServiceAccount), Informers: cfg.Informers,
-			Logger: cfg.Logger, Metrics: registry})
-	})
-	ca, caErr := add(c, "rootca", func(registry *prometheus.Registry) (*rootca.Loop, error) {
-		return rootca.New(rootca.Config{Client: cfg.ClientFor(NameRootCA), Informers: cfg.Informers, Logger: cfg.Logger,
-			CA: cfg.CA, Metrics: registry})
-	})
-	c.ca = ca
-	counting, quotaErr := add(c, "resourcequota", func(registry *prometheus.Registry) (*quota.Loop, error) {
-		return quota.New(quota.Config{Client: cfg.ClientFor(NameQuota), Metadata: cfg.MetadataFor(NameQuota), Informers: cfg.Informers,
-			Logger: cfg.Logger, Metrics: registry})
-	})
-	_, policyErr := add(c, "validatingadmissionpolicy-status", func(registry *prometheus.Registry) (*policies.Loop, error) {
-		return policies.New(policies.Config{Client: cfg.ClientFor(NamePolicyStatus), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry})
-	})
-	_, certificateErr := add(c, "certificate", func(registry *prometheus.Registry) (*certificates.Loop, error) {
-		return certificates.New(loop.Wiring{Client: cfg.ClientFor(NameCertificates), Informers: cfg.Informers, Logger: cfg.Logger, Metrics: registry}, cfg.Sign)
-	})
+	var ending *namespaces.Loop
+	var counting *quota.Loop
+	err := errors.Join(
+		addController(c, cfg, "namespace", NameNamespace, func(w loop.Wiring) (_ *namespaces.Loop, err error) {
+			ending, err = namespaces.New(w, cfg.MetadataFor(NameNamespace))
+			return ending, err
+		}),
+		addController(c, cfg, "serviceaccount", NameServiceAccount, serviceaccounts.New),
+		addController(c, cfg, "rootca", NameRootCA, func(w loop.Wiring) (_ *rootca.Loop, err error) {
+			c.ca, err = rootca.New(w, cfg.CA)
+			return c.ca, err
+		}),
+		addController(c, cfg, "resourcequota", NameQuota, func(w loop.Wiring) (_ *quota.Loop, err error) {
+			counting, err = quota.New(w, cfg.MetadataFor(NameQuota))
+			return counting, err
+		}),
+		addController(c, cfg, "validatingadmissionpolicy-status", NamePolicyStatus, func(w loop.Wiring) (*policies.Loop, error) { return policies.New(w, nil) }),
+		addController(c, cfg, "certificate", NameCertificates, func(w loop.Wiring) (*certificates.Loop, error) { return certificates.New(w, cfg.Sign) }),
+		addController(c, cfg, "podcertificaterequestcleaner", NamePodCertificates, certificates.NewPodCleaner))
+	if err != nil {
+		return err
+	}
 	c.kindsChanged = append(c.kindsChanged, ending.KindsChanged, counting.KindsChanged)
-	podCertificateErr := addController(c, cfg, "podcertificaterequestcleaner", NamePodCertificates, certificates.NewPodCleaner)
-	return errors.Join(namespaceErr, accountErr, caErr, quotaErr, policyErr, certificateErr, podCertificateErr)
+	return nil
 }
 
 func (c *Control) addNodes(cfg Config) (err error) {

@@ -19,7 +19,7 @@ type Wiring struct {
 	Informers informers.SharedInformerFactory
 	// Logger is required.
 	Logger *slog.Logger
-	// Recorder receives events; nil records through Client while the controller runs.
+	// Recorder receives events; nil records through Client while a controller runs that tells any.
 	Recorder record.EventRecorder
 	// Metrics is a registry of the controller's own; nil registers nowhere.
 	Metrics prometheus.Registerer
@@ -46,7 +46,7 @@ type Controller struct {
 	driver    *Driver
 }
 
-// NewController makes a controller whose events come from component. It drives nothing yet.
+// NewController makes a controller whose events come from component, which is empty for one that tells none. It drives nothing yet.
 func NewController(w Wiring, component string) Controller {
 	return Controller{Wiring: w, Pending: NewPending(), component: component}
 }
@@ -62,10 +62,13 @@ func (c *Controller) Drive(config Config) error {
 	return err
 }
 
+// Trigger is [Driver.Trigger].
+func (c *Controller) Trigger(key string) { c.driver.Trigger(key) }
+
 // Run works until ctx ends. It must not be called again before it returned.
 func (c *Controller) Run(ctx context.Context) error {
 	c.Pending.Reset()
-	if c.Recorder == nil {
+	if c.Recorder == nil && c.component != "" {
 		recorder, stop := NewRecorder(c.Client, c.component)
 		c.Recorder = recorder
 		defer func() {

@@ -59,7 +59,7 @@ func (l *Loop) clearOne(ctx context.Context, namespace string, r resource, censu
 // discover lists what can be deleted and listed, each resource once. It may return both resources and an error:
 // a group that does not answer must not keep the others from being cleared.
 func (l *Loop) discover() ([]resource, error) {
-	lists, err := discovery.ServerPreferredNamespacedResources(l.cfg.Discovery)
+	lists, err := discovery.ServerPreferredNamespacedResources(l.Client.Discovery())
 	var resources []resource
 	for _, list := range lists {
 		version, parseErr := schema.ParseGroupVersion(list.GroupVersion)
@@ -91,7 +91,7 @@ func failures(err error) []error {
 
 // delete removes a resource's objects, together if it is served and else one by one, and counts what is left.
 func (l *Loop) delete(ctx context.Context, namespace string, r resource) (Remaining, error) {
-	client := l.cfg.Metadata.Resource(r.GroupVersionResource).Namespace(namespace)
+	client := l.metadata.Resource(r.GroupVersionResource).Namespace(namespace)
 	background := metav1.DeletePropagationBackground
 	options := metav1.DeleteOptions{PropagationPolicy: &background}
 	if r.collection {

@@ -13,63 +13,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/metadata"
 
 	"github.com/podvine/podvine/agent/control/loop"
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the namespace-controller. Required.
-	Client kubernetes.Interface
-	// Metadata deletes and lists objects of any kind, as the same identity. Required.
-	Metadata metadata.Interface
-	// Discovery tells which kinds there are; nil is Client's.
-	Discovery discovery.DiscoveryInterface
-	// Informers of namespaces; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-}
-
 // Loop ends namespaces. Make it with [New].
 type Loop struct {
-	cfg        Config
-	driver     *loop.Driver
+	loop.Controller
+	metadata   metadata.Interface
 	namespaces corelisters.NamespaceLister
 }
 
-// New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Metadata == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make namespace loop: Client, Metadata, Informers and Logger are required")
-	}
-	if cfg.Discovery == nil {
-		cfg.Discovery = cfg.Client.Discovery()
-	}
-	informer := cfg.Informers.Core().V1().Namespaces()
-	l := &Loop{cfg: cfg, namespaces: informer.Lister()}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+// New makes the loop. Its client, and metadata, which deletes and lists objects of any kind, act as the namespace-controller.
+func New(w loop.Wiring, metadata metadata.Interface) (*Loop, error) {
+	if err := w.Check("namespace"); err != nil {
 		return nil, err
 	}
-	l.driver, err = loop.New(loop.Config{
+	if metadata == nil {
+		return nil, errors.New("make namespace loop: Metadata is required")
+	}
+	informer := w.Informers.Core().V1().Namespaces()
+	l := &Loop{Controller: loop.NewController(w, ""), metadata: metadata, namespaces: informer.Lister()}
+	return l, l.Drive(loop.Config{
 		Name: "namespace",
 		Sources: []loop.Source{loop.On(informer.Informer(), func(old, new *v1.Namespace) []string {
 			if new == nil || new.DeletionTimestamp == nil {
@@ -79,10 +54,7 @@ func New(cfg Config) (*Loop, error) {
 		})},
 		All:       informer.Informer().GetIndexer().ListKeys,
 		Reconcile: l.reconcile,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
 }
 
 // KindsChanged looks at the namespaces that are ending now: a kind that has come or answers again may hold one up. Safe for
@@ -94,13 +66,10 @@ func (l *Loop) KindsChanged() {
 	}
 	for _, n := range all {
 		if n.DeletionTimestamp != nil {
-			l.driver.Trigger(n.Name)
+			l.Trigger(n.Name)
 		}
 	}
 }
-
-// Run ends namespaces until ctx ends.
-func (l *Loop) Run(ctx context.Context) error { return l.driver.Run(ctx) }
 
 func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	shown, err := l.namespaces.Get(key)
@@ -110,7 +79,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	if err != nil {
 		return 0, err
 	}
-	namespace, err := l.cfg.Client.CoreV1().Namespaces().Get(ctx, key, metav1.GetOptions{}) // what follows destroys
+	namespace, err := l.Client.CoreV1().Namespaces().Get(ctx, key, metav1.GetOptions{}) // what follows destroys
 	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}
@@ -123,7 +92,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	if namespace.Status.Phase != v1.NamespaceTerminating {
 		next := namespace.DeepCopy()
 		next.Status.Phase = v1.NamespaceTerminating
-		if namespace, err = l.cfg.Client.CoreV1().Namespaces().UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
+		if namespace, err = l.Client.CoreV1().Namespaces().UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
 			return 0, err
 		}
 	}
@@ -141,7 +110,7 @@ func (l *Loop) round(ctx context.Context, namespace *v1.Namespace) (time.Duratio
 	}
 	next := namespace.DeepCopy()
 	next.Spec.Finalizers = slices.DeleteFunc(next.Spec.Finalizers, func(f v1.FinalizerName) bool { return f == v1.FinalizerKubernetes })
-	if _, err := l.cfg.Client.CoreV1().Namespaces().Finalize(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if _, err := l.Client.CoreV1().Namespaces().Finalize(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		return 0, fmt.Errorf("finalize namespace: %w", err)
 	}
 	return 0, nil
@@ -153,7 +122,7 @@ func (l *Loop) writeConditions(ctx context.Context, namespace *v1.Namespace, con
 	}
 	next := namespace.DeepCopy()
 	next.Status.Conditions = conditions
-	_, err := l.cfg.Client.CoreV1().Namespaces().UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := l.Client.CoreV1().Namespaces().UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

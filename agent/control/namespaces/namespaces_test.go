@@ -16,6 +16,7 @@ import (
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/namespaces"
 )
@@ -60,7 +61,7 @@ func run(t *testing.T, test func(f *fixture), objects ...runtime.Object) {
 		f.content.PrependReactor("delete-collection", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			return f.remove(action.GetResource(), "secret")
 		})
-		l, err := namespaces.New(namespaces.Config{Client: c.Client, Metadata: f.content, Informers: c.Informers, Logger: c.Logger()})
+		l, err := namespaces.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()}, f.content)
 		c.Must(err)
 		f.loop = l
 		c.Start(l)

@@ -11,18 +11,14 @@ package policies
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/cel/openapi/resolver"
 	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	admissionlisters "k8s.io/client-go/listers/admissionregistration/v1"
 	"k8s.io/client-go/restmapper"
@@ -36,48 +32,27 @@ const checkWorkers = 1
 // Check returns the warnings of a policy's expressions.
 type Check func(*admissionv1.ValidatingAdmissionPolicy) []admissionv1.ExpressionWarning
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the validatingadmissionpolicy-status-controller. Required.
-	Client kubernetes.Interface
-	// Informers of validatingadmissionpolicies; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Check is how policies are checked; nil is by the schemas that the API serves.
-	Check Check
-	// Logger is required.
-	Logger *slog.Logger
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-}
-
 // Loop is the policy status loop. Make it with [New].
 type Loop struct {
-	client   kubernetes.Interface
-	driver   *loop.Driver
+	loop.Controller
 	policies admissionlisters.ValidatingAdmissionPolicyLister
 	check    Check
 }
 
-// New checks the configuration and asks the factory for its informer.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make policy status loop: Client, Informers and Logger are required")
-	}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+// New makes the loop. Its client acts as the validatingadmissionpolicy-status-controller. A nil check is by the schemas that the API
+// serves.
+func New(w loop.Wiring, check Check) (*Loop, error) {
+	if err := w.Check("policy status"); err != nil {
 		return nil, err
 	}
-	policies := cfg.Informers.Admissionregistration().V1().ValidatingAdmissionPolicies()
-	l := &Loop{client: cfg.Client, policies: policies.Lister(), check: cfg.Check}
-	if l.check == nil {
-		l.check = bySchemas(cfg.Client)
+	w.Workers = checkWorkers
+	if check == nil {
+		check = bySchemas(w.Client)
 	}
-	l.driver, err = loop.New(loop.Config{
-		Name: "validatingadmissionpolicy-status", Sources: []loop.Source{loop.OnKey(policies.Informer())}, Workers: checkWorkers,
-		All:       func() []string { return policies.Informer().GetIndexer().ListKeys() },
-		Reconcile: l.reconcile, Logger: cfg.Logger, Metrics: metrics,
-	})
-	return l, err
+	policies := w.Informers.Admissionregistration().V1().ValidatingAdmissionPolicies()
+	l := &Loop{Controller: loop.NewController(w, ""), policies: policies.Lister(), check: check}
+	return l, l.Drive(loop.Config{Name: "validatingadmissionpolicy-status", Sources: []loop.Source{loop.OnKey(policies.Informer())},
+		All: policies.Informer().GetIndexer().ListKeys, Reconcile: l.reconcile})
 }
 
 // bySchemas checks with what the API says of its types now.
@@ -91,9 +66,6 @@ func bySchemas(client kubernetes.Interface) Check {
 	}
 }
 
-// Run checks policies until ctx ends.
-func (l *Loop) Run(ctx context.Context) error { return l.driver.Run(ctx) }
-
 func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	policy, err := l.policies.Get(key)
 	if apierrors.IsNotFound(err) {
@@ -105,7 +77,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	checked := policy.DeepCopy()
 	checked.Status.ObservedGeneration = policy.Generation
 	checked.Status.TypeChecking = &admissionv1.TypeChecking{ExpressionWarnings: l.check(policy)}
-	_, err = l.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().UpdateStatus(ctx, checked, metav1.UpdateOptions{})
+	_, err = l.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().UpdateStatus(ctx, checked, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}

@@ -7,6 +7,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 )
 
@@ -18,11 +19,11 @@ func TestAPolicyIsCheckedOnceAGeneration(t *testing.T) {
 		c := looptest.New(t, &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p", Generation: 1}}, seen)
 		defer c.Stop()
 		checks := 0
-		l, err := New(Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger(),
-			Check: func(p *admissionv1.ValidatingAdmissionPolicy) []admissionv1.ExpressionWarning {
+		l, err := New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()},
+			func(p *admissionv1.ValidatingAdmissionPolicy) []admissionv1.ExpressionWarning {
 				checks++
 				return []admissionv1.ExpressionWarning{{FieldRef: "spec.validations[0].expression", Warning: "no such field"}}
-			}})
+			})
 		c.Must(err)
 		c.Start(l)
 		policies := c.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies()

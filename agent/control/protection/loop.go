@@ -13,22 +13,17 @@ package protection
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/control/loop"
+	"github.com/podvine/podvine/agent/control/workloads/dependents"
 )
 
 const (
@@ -38,32 +33,19 @@ const (
 	claimIndex = "podvine.io/claims"
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the pvc-protection-controller. Required.
-	Client kubernetes.Interface
-	// Informers of persistentvolumeclaims and pods; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-}
-
 // Loop is the claim protection loop. Make it with [New].
 type Loop struct {
-	client kubernetes.Interface
-	driver *loop.Driver
+	loop.Controller
 	claims corelisters.PersistentVolumeClaimLister
 	pods   cache.Indexer
 }
 
-// New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make claim protection loop: Client, Informers and Logger are required")
+// New makes the loop. Its client acts as the pvc-protection-controller.
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("claim protection"); err != nil {
+		return nil, err
 	}
-	core := cfg.Informers.Core().V1()
+	core := w.Informers.Core().V1()
 	pods, claims := core.Pods().Informer(), core.PersistentVolumeClaims()
 	err := loop.Index(pods, claimIndex, func(object any) ([]string, error) {
 		pod, ok := object.(*v1.Pod)
@@ -75,32 +57,22 @@ func New(cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	l := &Loop{client: cfg.Client, claims: claims.Lister(), pods: pods.GetIndexer()}
-	l.driver, err = loop.New(loop.Config{
+	l := &Loop{Controller: loop.NewController(w, ""), claims: claims.Lister(), pods: pods.GetIndexer()}
+	return l, l.Drive(loop.Config{
 		Name: "pvcprotection",
 		Sources: []loop.Source{
 			loop.On(claims.Informer(), func(_, new *v1.PersistentVolumeClaim) []string {
-				if new == nil || new.DeletionTimestamp == nil {
+				if new == nil {
 					return nil
 				}
-				return []string{loop.Key(new)}
+				return deleted(new)
 			}),
 			loop.On(pods, podKeys),
 		},
-		All:       func() []string { return claims.Informer().GetIndexer().ListKeys() },
+		All:       claims.Informer().GetIndexer().ListKeys,
 		Reconcile: l.reconcile,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
 }
-
-// Run watches over claims until ctx ends.
-func (l *Loop) Run(ctx context.Context) error { return l.driver.Run(ctx) }
 
 // podKeys: only a pod's end may let a claim go.
 func podKeys(old, new *v1.Pod) []string {
@@ -136,19 +108,18 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 		return 0, err
 	}
 	claim, err := l.claims.PersistentVolumeClaims(namespace).Get(name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return 0, nil
-	case err != nil:
-		return 0, err
-	case claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, Finalizer):
+	if err != nil {
+		return 0, dependents.Gone(err)
+	}
+	rest, ok := without(claim, Finalizer)
+	if !ok {
 		return 0, nil
 	}
 	shown, err := loop.Indexed[*v1.Pod](l.pods, claimIndex, key)
 	if err != nil || InUse(claim, shown) {
 		return 0, err
 	}
-	live, err := l.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	live, err := l.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return 0, fmt.Errorf("list pods of %s: %w", namespace, err)
 	}
@@ -160,9 +131,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 		return 0, nil
 	}
 	next := claim.DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == Finalizer })
-	if _, err = l.client.CoreV1().PersistentVolumeClaims(namespace).Update(ctx, next, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
-		return 0, nil
-	}
-	return 0, err
+	next.Finalizers = rest
+	_, err = l.Client.CoreV1().PersistentVolumeClaims(namespace).Update(ctx, next, metav1.UpdateOptions{})
+	return 0, dependents.Gone(err)
 }

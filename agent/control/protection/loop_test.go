@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 )
 
@@ -49,7 +50,7 @@ func TestAClaimGoesAfterItsPod(t *testing.T) {
 		gone.DeletionTimestamp = &metav1.Time{Time: metav1.Now().Time}
 		c := looptest.New(t, gone, claimOf("kept"), podOf("n", byClaim("gone")))
 		defer c.Stop()
-		l, err := New(Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		l, err := New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(l)
 		finalizers := func(name string) int {

@@ -2,19 +2,19 @@ package protection
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/control/loop"
+	"github.com/podvine/podvine/agent/control/workloads/dependents"
 )
 
 // Finalizers of volumes and of classes of their attributes, which the API sets.
@@ -66,27 +66,16 @@ func without(object metav1.Object, finalizer string) ([]string, bool) {
 	return slices.DeleteFunc(slices.Clone(object.GetFinalizers()), func(f string) bool { return f == finalizer }), true
 }
 
-// ignoreGone takes it for done that an object is gone already.
-func ignoreGone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
 // NewVolumes makes the loop that keeps volumes from going while a claim has them. Its client acts as the
 // pv-protection-controller.
-func NewVolumes(cfg Config) (*loop.Driver, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make volume protection loop: Client, Informers and Logger are required")
-	}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+func NewVolumes(w loop.Wiring) (*loop.Controller, error) {
+	if err := w.Check("volume protection"); err != nil {
 		return nil, err
 	}
-	volumes := cfg.Informers.Core().V1().PersistentVolumes()
+	c := loop.NewController(w, "")
+	volumes := w.Informers.Core().V1().PersistentVolumes()
 	lister := volumes.Lister()
-	return loop.New(loop.Config{
+	return &c, c.Drive(loop.Config{
 		Name: "pvprotection",
 		Sources: []loop.Source{loop.On(volumes.Informer(), func(_, new *v1.PersistentVolume) []string {
 			if new == nil {
@@ -94,11 +83,11 @@ func NewVolumes(cfg Config) (*loop.Driver, error) {
 			}
 			return deleted(new)
 		})},
-		All: func() []string { return volumes.Informer().GetIndexer().ListKeys() },
+		All: volumes.Informer().GetIndexer().ListKeys,
 		Reconcile: func(ctx context.Context, name string) (time.Duration, error) {
 			volume, err := lister.Get(name)
 			if err != nil {
-				return 0, ignoreGone(err)
+				return 0, dependents.Gone(err)
 			}
 			rest, ok := without(volume, VolumeFinalizer)
 			if !ok || VolumeInUse(volume) {
@@ -107,26 +96,22 @@ func NewVolumes(cfg Config) (*loop.Driver, error) {
 			// An update of a volume that was bound meanwhile conflicts, and is tried again on what it is then.
 			next := volume.DeepCopy()
 			next.Finalizers = rest
-			_, err = cfg.Client.CoreV1().PersistentVolumes().Update(ctx, next, metav1.UpdateOptions{})
-			return 0, ignoreGone(err)
+			_, err = w.Client.CoreV1().PersistentVolumes().Update(ctx, next, metav1.UpdateOptions{})
+			return 0, dependents.Gone(err)
 		},
-		Logger: cfg.Logger, Metrics: metrics,
 	})
 }
 
 // NewClasses makes the loop that keeps classes of volume attributes from going while a volume or a claim names them. Its
 // client acts as the volumeattributesclass-protection-controller.
-func NewClasses(cfg Config) (*loop.Driver, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make attributes class protection loop: Client, Informers and Logger are required")
-	}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+func NewClasses(w loop.Wiring) (*loop.Controller, error) {
+	if err := w.Check("attributes class protection"); err != nil {
 		return nil, err
 	}
-	core, classes := cfg.Informers.Core().V1(), cfg.Informers.Storage().V1().VolumeAttributesClasses()
+	c := loop.NewController(w, "")
+	core, classes := w.Informers.Core().V1(), w.Informers.Storage().V1().VolumeAttributesClasses()
 	lister := classes.Lister()
-	return loop.New(loop.Config{
+	return &c, c.Drive(loop.Config{
 		Name: "vacprotection",
 		Sources: []loop.Source{
 			loop.On(classes.Informer(), func(_, new *storagev1.VolumeAttributesClass) []string {
@@ -140,26 +125,25 @@ func NewClasses(cfg Config) (*loop.Driver, error) {
 				return lost(classesOfClaim(old), classesOfClaim(new))
 			}),
 		},
-		All: func() []string { return classes.Informer().GetIndexer().ListKeys() },
+		All: classes.Informer().GetIndexer().ListKeys,
 		Reconcile: func(ctx context.Context, name string) (time.Duration, error) {
 			class, err := lister.Get(name)
 			if err != nil {
-				return 0, ignoreGone(err)
+				return 0, dependents.Gone(err)
 			}
 			rest, ok := without(class, ClassFinalizer)
 			if !ok {
 				return 0, nil
 			}
-			used, err := classUsed(ctx, cfg, core.PersistentVolumes().Informer().GetIndexer(), core.PersistentVolumeClaims().Informer().GetIndexer(), name)
+			used, err := classUsed(ctx, w.Client, core.PersistentVolumes().Informer().GetIndexer(), core.PersistentVolumeClaims().Informer().GetIndexer(), name)
 			if err != nil || used {
 				return 0, err
 			}
 			next := class.DeepCopy()
 			next.Finalizers = rest
-			_, err = cfg.Client.StorageV1().VolumeAttributesClasses().Update(ctx, next, metav1.UpdateOptions{})
-			return 0, ignoreGone(err)
+			_, err = w.Client.StorageV1().VolumeAttributesClasses().Update(ctx, next, metav1.UpdateOptions{})
+			return 0, dependents.Gone(err)
 		},
-		Logger: cfg.Logger, Metrics: metrics,
 	})
 }
 
@@ -169,15 +153,15 @@ func lost(before, after []string) []string {
 }
 
 // classUsed looks at the informers' objects, and lists those of the API only when these do not use the class.
-func classUsed(ctx context.Context, cfg Config, volumes, claims cache.Store, name string) (bool, error) {
+func classUsed(ctx context.Context, client kubernetes.Interface, volumes, claims cache.Store, name string) (bool, error) {
 	if ClassInUse(name, typed[*v1.PersistentVolume](volumes.List()), typed[*v1.PersistentVolumeClaim](claims.List())) {
 		return true, nil
 	}
-	liveVolumes, err := cfg.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	liveVolumes, err := client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return false, fmt.Errorf("list volumes: %w", err)
 	}
-	liveClaims, err := cfg.Client.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	liveClaims, err := client.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return false, fmt.Errorf("list claims: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 )
 
@@ -29,7 +30,7 @@ func TestVolumesGoUnlessBound(t *testing.T) {
 		}
 		c := looptest.New(t, volume("kept", false, v1.VolumeAvailable), volume("gone", true, v1.VolumeReleased), volume("bound", true, v1.VolumeBound))
 		defer c.Stop()
-		l, err := NewVolumes(Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		l, err := NewVolumes(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(l)
 		for name, want := range map[string]bool{"kept": true, "gone": false, "bound": true} {
@@ -53,7 +54,7 @@ func TestClassesGoAfterTheirUsers(t *testing.T) {
 		volume := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: v1.PersistentVolumeSpec{VolumeAttributesClassName: ptr.To("volume")}}
 		c := looptest.New(t, class("kept", false), class("gone", true), class("used", true), class("volume", true), user, volume)
 		defer c.Stop()
-		l, err := NewClasses(Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		l, err := NewClasses(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(l)
 		check := func(want map[string]bool) {

@@ -17,10 +17,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -29,8 +27,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
@@ -41,49 +37,28 @@ import (
 // maxWriteAttempts is how often a status is counted anew because the quota was charged meanwhile, before the key waits its turn.
 const maxWriteAttempts = 5
 
-// Config wires a [Loop].
-type Config struct {
-	// Client and Metadata act as the resourcequota-controller. Required.
-	Client   kubernetes.Interface
-	Metadata metadata.Interface
-	// Informers of resourcequotas, pods, services and persistentvolumeclaims; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-	// Now is the time; nil is time.Now.
-	Now func() time.Time
-}
-
 // Loop is the quota loop. Make it with [New].
 type Loop struct {
-	client  kubernetes.Interface
-	driver  *loop.Driver
+	loop.Controller
 	quotas  corelisters.ResourceQuotaLister
 	typed   map[schema.GroupResource]cache.Indexer
 	counted *counted
-	now     func() time.Time
 }
 
-// New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Metadata == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make quota loop: Client, Metadata, Informers and Logger are required")
-	}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+// New makes the loop. Its client, and metadata, act as the resourcequota-controller.
+func New(w loop.Wiring, metadata metadata.Interface) (*Loop, error) {
+	if err := w.Check("quota"); err != nil {
 		return nil, err
 	}
-	core := cfg.Informers.Core().V1()
-	quotas := core.ResourceQuotas()
-	l := &Loop{client: cfg.Client, quotas: quotas.Lister(), now: cfg.Now, typed: map[schema.GroupResource]cache.Indexer{}}
-	if l.now == nil {
-		l.now = time.Now
+	if metadata == nil {
+		return nil, errors.New("make quota loop: Metadata is required")
 	}
-	l.counted = newCounted(cfg.Client, cfg.Metadata, func(namespace string) {
+	core := w.Informers.Core().V1()
+	quotas := core.ResourceQuotas()
+	l := &Loop{Controller: loop.NewController(w, ""), quotas: quotas.Lister(), typed: map[schema.GroupResource]cache.Indexer{}}
+	l.counted = newCounted(w.Client, metadata, func(namespace string) {
 		for _, key := range l.keysIn(namespace) {
-			l.driver.Trigger(key)
+			l.Trigger(key)
 		}
 	})
 	pods := core.Pods().Informer()
@@ -99,18 +74,15 @@ func New(cfg Config) (*Loop, error) {
 			return l.keysIn(new.GetNamespace())
 		}))
 	}
-	l.driver, err = loop.New(loop.Config{
-		Name: "resource_quota_controller_resource_changes", Sources: sources, Reconcile: l.reconcile, Logger: cfg.Logger, Metrics: metrics,
-		All: func() []string { return quotas.Informer().GetIndexer().ListKeys() },
-	})
-	return l, err
+	return l, l.Drive(loop.Config{Name: "resource_quota_controller_resource_changes", Sources: sources, Reconcile: l.reconcile,
+		All: quotas.Informer().GetIndexer().ListKeys})
 }
 
 // KindsChanged counts anew now: a kind that a quota counts may have come or gone. Safe for concurrent use, also outside of Run.
 func (l *Loop) KindsChanged() {
 	l.counted.kinds.Changed()
 	for _, key := range l.keysIn(metav1.NamespaceAll) {
-		l.driver.Trigger(key)
+		l.Trigger(key)
 	}
 }
 
@@ -118,7 +90,7 @@ func (l *Loop) KindsChanged() {
 func (l *Loop) Run(ctx context.Context) error {
 	end := l.counted.open(ctx)
 	defer end()
-	return l.driver.Run(ctx)
+	return l.Controller.Run(ctx)
 }
 
 // keysIn are the quotas of a namespace.
@@ -159,7 +131,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 		return 0, err
 	}
 	if objects, ok := l.cached(ctx, q); ok {
-		plan, err := Decide(View{q, objects}, l.now())
+		plan, err := Decide(View{q, objects}, time.Now())
 		if err != nil || !plan.Changed {
 			return plan.Again, err
 		}
@@ -175,7 +147,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 
 // count writes what is there now.
 func (l *Loop) count(ctx context.Context, namespace, name string) (time.Duration, error) {
-	quotas := l.client.CoreV1().ResourceQuotas(namespace)
+	quotas := l.Client.CoreV1().ResourceQuotas(namespace)
 	found, err := quotas.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil || len(found.Items) == 0 {
 		return 0, err
@@ -187,7 +159,7 @@ func (l *Loop) count(ctx context.Context, namespace, name string) (time.Duration
 			return 0, fmt.Errorf("list %s of %s: %w", resource, namespace, err)
 		}
 	}
-	plan, err := Decide(View{q, objects}, l.now())
+	plan, err := Decide(View{q, objects}, time.Now())
 	if err != nil || !plan.Changed {
 		return plan.Again, err
 	}
@@ -225,7 +197,7 @@ func (l *Loop) cached(ctx context.Context, q *corev1.ResourceQuota) (map[schema.
 // list reads the objects of a resource, as new as any acknowledged write.
 func (l *Loop) list(ctx context.Context, resource schema.GroupResource, namespace string) (objects []runtime.Object, err error) {
 	var list runtime.Object
-	core := l.client.CoreV1()
+	core := l.Client.CoreV1()
 	switch resource {
 	case corev1.Resource("pods"):
 		list, err = core.Pods(namespace).List(ctx, metav1.ListOptions{})

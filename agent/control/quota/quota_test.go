@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 )
 
@@ -122,7 +123,7 @@ func TestTheLoopGivesBackWhatIsGone(t *testing.T) {
 		defer c.Stop()
 		scheme := runtime.NewScheme()
 		c.Must(metav1.AddMetaToScheme(scheme))
-		l, err := New(Config{Client: c.Client, Metadata: metadatafake.NewSimpleMetadataClient(scheme), Informers: c.Informers, Logger: c.Logger()})
+		l, err := New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()}, metadatafake.NewSimpleMetadataClient(scheme))
 		c.Must(err)
 		c.Start(l)
 		used := func() int64 {

@@ -10,17 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/podvine/podvine/agent/control/loop"
@@ -37,40 +33,25 @@ const (
 		"such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."
 )
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the root-ca-cert-publisher. Required.
-	Client kubernetes.Interface
-	// Informers of namespaces and configmaps; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// CA is the bundle in PEM, as it is now. Required.
-	CA func() []byte
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-}
-
 // Loop publishes. Make it with [New].
 type Loop struct {
-	cfg        Config
-	driver     *loop.Driver
+	loop.Controller
+	ca         func() []byte
 	namespaces corelisters.NamespaceLister
 	maps       corelisters.ConfigMapLister
 }
 
-// New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil || cfg.CA == nil {
-		return nil, errors.New("make root CA loop: Client, Informers, Logger and CA are required")
-	}
-	core := cfg.Informers.Core().V1()
-	l := &Loop{cfg: cfg, namespaces: core.Namespaces().Lister(), maps: core.ConfigMaps().Lister()}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+// New makes the loop, which publishes ca, the bundle in PEM as it is now. Its client acts as the root-ca-cert-publisher.
+func New(w loop.Wiring, ca func() []byte) (*Loop, error) {
+	if err := w.Check("root CA"); err != nil {
 		return nil, err
 	}
-	l.driver, err = loop.New(loop.Config{
+	if ca == nil {
+		return nil, errors.New("make root CA loop: CA is required")
+	}
+	core := w.Informers.Core().V1()
+	l := &Loop{Controller: loop.NewController(w, ""), ca: ca, namespaces: core.Namespaces().Lister(), maps: core.ConfigMaps().Lister()}
+	return l, l.Drive(loop.Config{
 		Name: "root_ca_cert_publisher",
 		Sources: []loop.Source{
 			loop.OnKey(core.Namespaces().Informer()),
@@ -83,25 +64,19 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       core.Namespaces().Informer().GetIndexer().ListKeys,
 		Reconcile: l.reconcile,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
 }
 
 // Changed has the bundle published anew in every namespace. Safe for concurrent use, also outside of Run.
 func (l *Loop) Changed() {
 	all, err := l.namespaces.List(labels.Everything())
 	if err != nil {
-		l.cfg.Logger.Error("publish root CA: list namespaces", "error", err)
+		l.Logger.Error("publish root CA: list namespaces", "error", err)
 	}
 	for _, namespace := range all {
-		l.driver.Trigger(namespace.Name)
+		l.Trigger(namespace.Name)
 	}
 }
-
-// Run publishes until ctx ends.
-func (l *Loop) Run(ctx context.Context) error { return l.driver.Run(ctx) }
 
 func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	namespace, err := l.namespaces.Get(key)
@@ -115,8 +90,8 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return 0, err
 	}
-	create, update := decide(namespace, found, l.cfg.CA())
-	client := l.cfg.Client.CoreV1().ConfigMaps(key)
+	create, update := decide(namespace, found, l.ca())
+	client := l.Client.CoreV1().ConfigMaps(key)
 	switch {
 	case create != nil:
 		_, err = client.Create(ctx, create, metav1.CreateOptions{})

@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 	"github.com/podvine/podvine/agent/control/rootca"
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
@@ -22,9 +23,9 @@ func TestFurnishesNamespaces(t *testing.T) {
 			&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ending"}, Status: v1.NamespaceStatus{Phase: v1.NamespaceTerminating}})
 		defer c.Stop()
 		bundle := "PEM"
-		ca, err := rootca.New(rootca.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger(), CA: func() []byte { return []byte(bundle) }})
+		ca, err := rootca.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()}, func() []byte { return []byte(bundle) })
 		c.Must(err)
-		accounts, err := serviceaccounts.New(serviceaccounts.Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		accounts, err := serviceaccounts.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(ca, accounts)
 		_, err = c.Client.CoreV1().Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Status: active}, metav1.CreateOptions{})

@@ -8,17 +8,12 @@ package serviceaccounts
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/podvine/podvine/agent/control/loop"
@@ -27,38 +22,21 @@ import (
 // DefaultName is the account that every namespace has.
 const DefaultName = "default"
 
-// Config wires a [Loop].
-type Config struct {
-	// Client acts as the service-account-controller. Required.
-	Client kubernetes.Interface
-	// Informers of namespaces and serviceaccounts; the caller starts them. Required.
-	Informers informers.SharedInformerFactory
-	// Logger is required.
-	Logger *slog.Logger
-	// Metrics is a registry of the loop's own; nil registers nowhere.
-	Metrics prometheus.Registerer
-}
-
 // Loop makes the accounts. Make it with [New].
 type Loop struct {
-	cfg        Config
-	driver     *loop.Driver
+	loop.Controller
 	namespaces corelisters.NamespaceLister
 	accounts   corelisters.ServiceAccountLister
 }
 
-// New checks the configuration and asks the factory for its informers.
-func New(cfg Config) (*Loop, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil {
-		return nil, errors.New("make service account loop: Client, Informers and Logger are required")
-	}
-	core := cfg.Informers.Core().V1()
-	l := &Loop{cfg: cfg, namespaces: core.Namespaces().Lister(), accounts: core.ServiceAccounts().Lister()}
-	metrics, err := loop.OptionalMetrics(cfg.Metrics)
-	if err != nil {
+// New makes the loop. Its client acts as the service-account-controller.
+func New(w loop.Wiring) (*Loop, error) {
+	if err := w.Check("service account"); err != nil {
 		return nil, err
 	}
-	l.driver, err = loop.New(loop.Config{
+	core := w.Informers.Core().V1()
+	l := &Loop{Controller: loop.NewController(w, ""), namespaces: core.Namespaces().Lister(), accounts: core.ServiceAccounts().Lister()}
+	return l, l.Drive(loop.Config{
 		Name: "serviceaccount",
 		Sources: []loop.Source{
 			loop.OnKey(core.Namespaces().Informer()),
@@ -71,14 +49,8 @@ func New(cfg Config) (*Loop, error) {
 		},
 		All:       core.Namespaces().Informer().GetIndexer().ListKeys,
 		Reconcile: l.reconcile,
-		Logger:    cfg.Logger,
-		Metrics:   metrics,
 	})
-	return l, err
 }
-
-// Run keeps the accounts until ctx ends.
-func (l *Loop) Run(ctx context.Context) error { return l.driver.Run(ctx) }
 
 func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	namespace, err := l.namespaces.Get(key)
@@ -93,7 +65,7 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 		return 0, nil
 	}
 	account := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: key, Name: DefaultName}}
-	_, err = l.cfg.Client.CoreV1().ServiceAccounts(key).Create(ctx, account, metav1.CreateOptions{})
+	_, err = l.Client.CoreV1().ServiceAccounts(key).Create(ctx, account, metav1.CreateOptions{})
 	if err == nil || apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
 		return 0, nil
 	}

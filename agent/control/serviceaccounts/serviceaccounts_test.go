@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podvine/podvine/agent/control/loop"
 	"github.com/podvine/podvine/agent/control/loop/looptest"
 )
 
@@ -27,7 +28,7 @@ func TestAccountsAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := looptest.New(t, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
 		defer c.Stop()
-		l, err := New(Config{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
+		l, err := New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()})
 		c.Must(err)
 		c.Start(l)
 		accounts := c.Client.CoreV1().ServiceAccounts("a")
