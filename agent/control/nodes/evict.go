@@ -7,6 +7,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/podvine/podvine/agent/isolation"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // OrphanQuarantineSeconds is how long a pod's node must have been missing before the pod goes: a node object
@@ -39,17 +40,28 @@ type PodVerdict struct {
 // releasePause is between two looks at whether a node that is cut off has stopped a pod.
 const releasePause = 500 * time.Millisecond
 
-// DecidePod is pure. node is nil when there is none of the pod's node name; missing is since when. released says that the node's lease is
-// over, so that it has stopped the pods that stop when it is cut off.
-func DecidePod(pod *v1.Pod, node *v1.Node, missing, now time.Time, released bool) PodVerdict {
-	ended := pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
+// PodView is what a decision about one pod is made on.
+type PodView struct {
+	Pod *v1.Pod
+	// Node of the pod; nil when there is none of its name. Missing is since when.
+	Node    *v1.Node
+	Missing time.Time
+	// Pending is since when an eviction has been due; zero when none was. Patience with taints that have no time counts from there.
+	Pending time.Time
+	// Released says that the node's lease is over, so that it has stopped the pods that stop when it is cut off.
+	Released bool
+}
+
+// DecidePod is pure.
+func DecidePod(view PodView, now time.Time) PodVerdict {
+	pod, node := view.Pod, view.Node
 	switch {
 	case pod.Spec.NodeName == "" && pod.DeletionTimestamp != nil:
 		return PodVerdict{Action: Remove}
 	case pod.Spec.NodeName == "":
 		return PodVerdict{}
 	case node == nil:
-		if left := missing.Add(OrphanQuarantineSeconds * time.Second).Sub(now); left > 0 {
+		if left := view.Missing.Add(OrphanQuarantineSeconds * time.Second).Sub(now); left > 0 {
 			return PodVerdict{Again: left}
 		}
 		return PodVerdict{Action: Confirm}
@@ -58,16 +70,16 @@ func DecidePod(pod *v1.Pod, node *v1.Node, missing, now time.Time, released bool
 			return PodVerdict{Action: Remove}
 		}
 		switch stops := !isReady(node) && isolation.Stops(pod.Annotations); {
-		case stops && released:
+		case stops && view.Released:
 			return PodVerdict{Action: Remove}
 		case stops:
 			return PodVerdict{Again: releasePause}
 		}
 		return PodVerdict{}
-	case ended:
+	case phase.Ended(pod.Status.Phase):
 		return PodVerdict{}
 	}
-	at, evict := evictAt(pod, node, now)
+	at, evict := evictAt(view, now)
 	switch {
 	case !evict:
 		return PodVerdict{}
@@ -86,22 +98,26 @@ func hasTaint(node *v1.Node, key string) bool {
 	return false
 }
 
-// evictAt is the earliest end of the pod's patience with any NoExecute taint, counted from the taint's time.
-func evictAt(pod *v1.Pod, node *v1.Node, now time.Time) (at time.Time, evict bool) {
-	for i := range node.Spec.Taints {
-		taint := &node.Spec.Taints[i]
+// evictAt is the earliest end of the pod's patience with any NoExecute taint, counted from the taint's time. Users' taints have none.
+func evictAt(view PodView, now time.Time) (at time.Time, evict bool) {
+	seen := now
+	if !view.Pending.IsZero() {
+		seen = view.Pending
+	}
+	for i := range view.Node.Spec.Taints {
+		taint := &view.Node.Spec.Taints[i]
 		if taint.Effect != v1.TaintEffectNoExecute {
 			continue
 		}
-		patience, forever := patience(pod, taint)
+		patience, forever := patience(view.Pod, taint)
 		if forever {
 			continue
 		}
-		end := now // a taint without a time takes effect when it is seen, as does one that is not tolerated
+		end := now // what is not tolerated takes effect at once
 		if patience > 0 && taint.TimeAdded != nil {
 			end = taint.TimeAdded.Add(patience)
 		} else if patience > 0 {
-			end = now.Add(patience)
+			end = seen.Add(patience)
 		}
 		if !evict || end.Before(at) {
 			at, evict = end, true
@@ -110,22 +126,17 @@ func evictAt(pod *v1.Pod, node *v1.Node, now time.Time) (at time.Time, evict boo
 	return at, evict
 }
 
-// patience is how long the pod tolerates the taint: the shortest of the tolerations that match it.
-func patience(pod *v1.Pod, taint *v1.Taint) (shortest time.Duration, forever bool) {
-	tolerated, bounded := false, false
+// patience is how long the pod tolerates the taint, by the first of its tolerations that matches.
+func patience(pod *v1.Pod, taint *v1.Taint) (patience time.Duration, forever bool) {
 	for i := range pod.Spec.Tolerations {
 		t := &pod.Spec.Tolerations[i]
 		if !t.ToleratesTaint(klog.Logger{}, taint, true) {
 			continue
 		}
-		tolerated = true
 		if t.TolerationSeconds == nil {
-			continue
+			return 0, true
 		}
-		seconds := time.Duration(max(0, *t.TolerationSeconds)) * time.Second
-		if !bounded || seconds < shortest {
-			shortest, bounded = seconds, true
-		}
+		return time.Duration(max(0, *t.TolerationSeconds)) * time.Second, false
 	}
-	return shortest, tolerated && !bounded
+	return 0, false
 }

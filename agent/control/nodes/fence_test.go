@@ -69,11 +69,11 @@ func TestFencedNodeKeepsNothing(t *testing.T) {
 			t.Fatalf("the node loop took the fence away: %s", show(node.Spec.Taints))
 		}
 		pod := tolerant(5) // as every pod, it tolerates a dead node for a while, and no fence
-		if verdict := DecidePod(pod, node, time.Time{}, start, false); verdict.Action != Evict {
+		if verdict := DecidePod(PodView{Pod: pod, Node: node}, start); verdict.Action != Evict {
 			t.Fatalf("a pod of a fenced node: %+v", verdict)
 		}
 		pod.DeletionTimestamp = &metav1.Time{Time: start}
-		if verdict := DecidePod(pod, node, time.Time{}, start, false); verdict.Action != Remove {
+		if verdict := DecidePod(PodView{Pod: pod, Node: node}, start); verdict.Action != Remove {
 			t.Fatalf("a leaving pod of a fenced node: %+v", verdict)
 		}
 		node.Spec.Taints = taints

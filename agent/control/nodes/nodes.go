@@ -75,8 +75,8 @@ type Loop struct {
 	allotted map[string][]netip.Prefix
 	// missing is since when pods' nodes have been missing, by node.
 	missing map[string]time.Time
-	// announced are the pods of which the eviction was said to be due.
-	announced map[string]bool
+	// pending is since when evictions have been due, by pod.
+	pending map[string]time.Time
 }
 
 // podsByNode is the name of an index of pods.
@@ -153,7 +153,7 @@ func (l *Loop) Trigger(node string) { l.nodes.Trigger(node) }
 func (l *Loop) Run(ctx context.Context) error {
 	l.started, l.recorder = time.Now(), l.cfg.Recorder
 	l.mu.Lock()
-	l.allotted, l.missing, l.announced = map[string][]netip.Prefix{}, map[string]time.Time{}, map[string]bool{}
+	l.allotted, l.missing, l.pending = map[string][]netip.Prefix{}, map[string]time.Time{}, map[string]time.Time{}
 	l.mu.Unlock()
 	if l.recorder == nil {
 		recorder, stop := loop.NewRecorder(l.cfg.Client, "node-controller")

@@ -95,7 +95,7 @@ func TestDeathCountsFromItsTime(t *testing.T) {
 	node := testNode("n", plan.Conditions...)
 	node.Spec.Taints = plan.Taints
 	pod := tolerant(5)
-	verdict := DecidePod(pod, node, time.Time{}, start, false)
+	verdict := DecidePod(PodView{Pod: pod, Node: node}, start)
 	if verdict.Action != Keep || verdict.Again != 3*time.Second {
 		t.Errorf("%+v, want eviction in 3 s, 5 s after the death", verdict)
 	}
@@ -121,6 +121,8 @@ func TestDecidePod(t *testing.T) {
 	both := tolerant(-1)
 	five := int64(5)
 	both.Spec.Tolerations = append(both.Spec.Tolerations, v1.Toleration{Operator: v1.TolerationOpExists, TolerationSeconds: &five})
+	reversed := both.DeepCopy()
+	slices.Reverse(reversed.Spec.Tolerations)
 	intolerant := tolerant(5)
 	intolerant.Spec.Tolerations = nil
 	for _, test := range []struct {
@@ -132,7 +134,8 @@ func TestDecidePod(t *testing.T) {
 		{"patient", tolerant(5), dead, PodVerdict{Again: 4 * time.Second, Pending: true}},
 		{"patience over", tolerant(1), dead, PodVerdict{Action: Evict}},
 		{"patient for ever", tolerant(-1), dead, PodVerdict{}},
-		{"the shortest patience counts", both, dead, PodVerdict{Again: 4 * time.Second, Pending: true}},
+		{"the first toleration counts", both, dead, PodVerdict{}},
+		{"and so does one with an end", reversed, dead, PodVerdict{Again: 4 * time.Second, Pending: true}},
 		{"intolerant", intolerant, dead, PodVerdict{Action: Evict}},
 		{"leaving already", leaving(tolerant(1)), dead, PodVerdict{}},
 		{"leaving, node out of service", leaving(tolerant(1)), out, PodVerdict{Action: Remove}},
@@ -140,13 +143,92 @@ func TestDecidePod(t *testing.T) {
 		{"left before it had a node", leaving(nowhere(tolerant(1))), nil, PodVerdict{Action: Remove}},
 		{"waits for a node", nowhere(tolerant(1)), nil, PodVerdict{}},
 	} {
-		if got := DecidePod(test.pod, test.node, start, start.Add(time.Second), false); got != test.want {
+		if got := DecidePod(PodView{Pod: test.pod, Node: test.node, Missing: start}, start.Add(time.Second)); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
 	}
-	if got := DecidePod(tolerant(1), nil, start, start.Add(41*time.Second), false); got.Action != Confirm {
+	if got := DecidePod(PodView{Pod: tolerant(1), Missing: start}, start.Add(41*time.Second)); got.Action != Confirm {
 		t.Errorf("node gone for long: %+v", got)
 	}
+}
+
+// TestTaintsWithoutATime: users' taints have none; patience with them ends all the same, and is counted from when they were seen.
+func TestTaintsWithoutATime(t *testing.T) {
+	node := testNode("n", condition(v1.NodeReady, v1.ConditionTrue))
+	node.Spec.Taints = []v1.Taint{{Key: v1.TaintNodeUnreachable, Effect: v1.TaintEffectNoExecute}}
+	for _, test := range []struct {
+		name    string
+		pending time.Time
+		want    PodVerdict
+	}{
+		{"just seen", time.Time{}, PodVerdict{Again: 5 * time.Second, Pending: true}},
+		{"seen before", start.Add(-3 * time.Second), PodVerdict{Again: 2 * time.Second, Pending: true}},
+		{"patience over", start.Add(-5 * time.Second), PodVerdict{Action: Evict}},
+	} {
+		if got := DecidePod(PodView{Pod: tolerant(5), Node: node, Pending: test.pending}, start); got != test.want {
+			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// TestUsersTaintEvicts: a pod goes when its patience with a taint without a time is over; the end of the taint calls that off.
+func TestUsersTaintEvicts(t *testing.T) {
+	run(t, func(t *testing.T, c *looptest.Cluster, _ *gossip) {
+		taint := func(taints ...v1.Taint) {
+			n, err := c.Client.CoreV1().Nodes().Get(t.Context(), "n", metav1.GetOptions{})
+			c.Must(err)
+			n.Spec.Taints = taints
+			_, err = c.Client.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{})
+			c.Must(err)
+		}
+		there := func() bool {
+			_, err := c.Client.CoreV1().Pods("default").Get(t.Context(), "p", metav1.GetOptions{})
+			return err == nil
+		}
+		all := v1.Taint{Key: "dedicated", Effect: v1.TaintEffectNoExecute}
+		p, err := c.Client.CoreV1().Pods("default").Get(t.Context(), "p", metav1.GetOptions{})
+		c.Must(err)
+		p.Spec.Tolerations[0].Key = "dedicated"
+		_, err = c.Client.CoreV1().Pods("default").Update(t.Context(), p, metav1.UpdateOptions{})
+		c.Must(err)
+		taint(all)
+		c.Pass(4 * time.Second)
+		taint()
+		c.Pass(time.Minute)
+		if !there() {
+			t.Fatal("the pod went although the taint did")
+		}
+		taint(all)
+		c.Pass(4 * time.Second)
+		if !there() {
+			t.Error("the pod went too early")
+		}
+		c.Pass(2 * time.Second)
+		if there() {
+			t.Error("the pod stayed")
+		}
+	})
+}
+
+// TestRemovedPodsFail: one that left before it had a node is failed before it goes, so that a finalizer's owner sees its end.
+func TestRemovedPodsFail(t *testing.T) {
+	run(t, func(t *testing.T, c *looptest.Cluster, _ *gossip) {
+		p := tolerant(5)
+		p.Name, p.UID, p.Spec.NodeName, p.Status.Phase, p.DeletionTimestamp = "q", "q", "", v1.PodPending, &metav1.Time{Time: time.Now()}
+		_, err := c.Client.CoreV1().Pods("default").Create(t.Context(), p, metav1.CreateOptions{})
+		c.Must(err)
+		c.Client.ClearActions()
+		c.Settle()
+		var did []string
+		for _, action := range c.Client.Actions() {
+			if action.GetVerb() == "patch" || action.GetVerb() == "delete" {
+				did = append(did, action.GetVerb()+" "+action.GetSubresource())
+			}
+		}
+		if got := strings.Join(did, ", "); got != "patch status, delete " {
+			t.Errorf("did %q", got)
+		}
+	})
 }
 
 // TestAllot: blocks are inside a range, never overlap, freed ones are used again, and a full range says so.
@@ -193,12 +275,15 @@ func TestExcess(t *testing.T) {
 		}
 		pods = append(pods, p)
 	}
+	last := tolerant(1)
+	last.Name, last.CreationTimestamp = "5", metav1.NewTime(start.Add(time.Hour))
+	last.Status.Phase, last.Status.Reason = v1.PodFailed, "Evicted"
 	got := ""
-	for _, p := range Excess(pods, 2) {
+	for _, p := range Excess(append(pods, last), 2) {
 		got += p.Name
 	}
-	if got != "42" {
-		t.Errorf("dropped %s, want the two oldest ended ones, 4 and 2", got)
+	if got != "542" {
+		t.Errorf("dropped %s, want the evicted one and the two oldest ended ones, 5, 4 and 2", got)
 	}
 }
 
@@ -322,7 +407,7 @@ func TestStoppedPodsOfIsolatedNodesGo(t *testing.T) {
 		{"its node reports", leaving(stops), ready, true, PodVerdict{}},
 		{"it is not leaving", staying, dead, true, PodVerdict{}},
 	} {
-		if got := DecidePod(test.pod, test.node, start, start, test.released); got != test.want {
+		if got := DecidePod(PodView{Pod: test.pod, Node: test.node, Missing: start, Released: test.released}, start); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
 	}

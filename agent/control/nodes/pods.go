@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/podvine/podvine/agent/control/loop"
+	"github.com/podvine/podvine/agent/control/workloads/dependents"
+	"github.com/podvine/podvine/agent/phase"
 )
 
 const (
@@ -58,7 +60,7 @@ func (l *Loop) reconcilePod(ctx context.Context, key string) (time.Duration, err
 	pod, err := l.podLister.Pods(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
 		l.mu.Lock()
-		delete(l.announced, key)
+		delete(l.pending, key)
 		l.mu.Unlock()
 		return 0, nil
 	}
@@ -66,17 +68,22 @@ func (l *Loop) reconcilePod(ctx context.Context, key string) (time.Duration, err
 		return 0, err
 	}
 	now := time.Now()
-	node, missing := l.nodeOf(pod, now)
-	released := l.cfg.Released != nil && l.cfg.Released(pod.Spec.NodeName)
-	verdict := DecidePod(pod, node, missing, now, released)
-	l.announce(pod, verdict)
+	view := PodView{Pod: pod, Released: l.cfg.Released != nil && l.cfg.Released(pod.Spec.NodeName)}
+	view.Node, view.Missing = l.nodeOf(pod, now)
+	l.mu.Lock()
+	view.Pending = l.pending[key]
+	l.mu.Unlock()
+	verdict := DecidePod(view, now)
+	l.note(pod, verdict, now)
 	switch verdict.Action {
 	case Evict:
 		err = l.evict(ctx, pod)
 	case Confirm:
 		err = l.confirm(ctx, pod)
 	case Remove:
-		err = remove(ctx, l.cfg.Collector, pod)
+		if err = fail(ctx, l.cfg.Collector, pod); err == nil {
+			err = remove(ctx, l.cfg.Collector, pod)
+		}
 	case Keep:
 	}
 	return verdict.Again, err
@@ -102,14 +109,15 @@ func (l *Loop) nodeOf(pod *v1.Pod, now time.Time) (*v1.Node, time.Time) {
 	return nil, since
 }
 
-// announce tells once that an eviction is due, and when it is called off.
-func (l *Loop) announce(pod *v1.Pod, verdict PodVerdict) {
+// note keeps since when an eviction has been due, and tells when it is called off.
+func (l *Loop) note(pod *v1.Pod, verdict PodVerdict, now time.Time) {
 	l.mu.Lock()
-	was := l.announced[loop.Key(pod)]
-	if verdict.Pending {
-		l.announced[loop.Key(pod)] = true
-	} else {
-		delete(l.announced, loop.Key(pod))
+	_, was := l.pending[loop.Key(pod)]
+	switch {
+	case !verdict.Pending:
+		delete(l.pending, loop.Key(pod))
+	case !was:
+		l.pending[loop.Key(pod)] = now
 	}
 	l.mu.Unlock()
 	if was && !verdict.Pending && verdict.Action == Keep && pod.DeletionTimestamp == nil {
@@ -119,12 +127,12 @@ func (l *Loop) announce(pod *v1.Pod, verdict PodVerdict) {
 
 func (l *Loop) evict(ctx context.Context, pod *v1.Pod) error {
 	l.recorder.Eventf(pod, v1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s/%s", pod.Namespace, pod.Name)
-	err := condemn(ctx, l.cfg.Client, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "")
-	if err != nil {
+	status := v1.PodStatus{Conditions: disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")}
+	if err := patchStatus(ctx, l.cfg.Client, pod, status); err != nil {
 		return err
 	}
 	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
-	return ignoreGone(l.cfg.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, options))
+	return dependents.Gone(l.cfg.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, options))
 }
 
 // confirm removes the pod when its node is not in the store either.
@@ -136,11 +144,7 @@ func (l *Loop) confirm(ctx context.Context, pod *v1.Pod) error {
 	case !apierrors.IsNotFound(err):
 		return err
 	}
-	phase := v1.PodFailed
-	if pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
-		phase = ""
-	}
-	if err := condemn(ctx, l.cfg.Collector, pod, "DeletionByPodGC", "PodGC: node no longer exists", phase); err != nil {
+	if err := fail(ctx, l.cfg.Collector, pod, disrupted("DeletionByPodGC", "PodGC: node no longer exists")...); err != nil {
 		return err
 	}
 	if err := remove(ctx, l.cfg.Collector, pod); err != nil {
@@ -154,42 +158,39 @@ func (l *Loop) confirm(ctx context.Context, pod *v1.Pod) error {
 	return nil
 }
 
-// condemn says in the pod's status why it ends; phase is set unless empty.
-func condemn(ctx context.Context, client kubernetes.Interface, pod *v1.Pod, reason, message string, phase v1.PodPhase) error {
-	status := map[string]any{"conditions": []v1.PodCondition{{Type: v1.DisruptionTarget, Status: v1.ConditionTrue,
-		Reason: reason, Message: message, LastTransitionTime: metav1.Now()}}}
-	if phase != "" {
-		status["phase"] = phase
+func disrupted(reason, message string) []v1.PodCondition {
+	return []v1.PodCondition{{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}}
+}
+
+// fail has a pod end that nobody else will end: whoever waits for its end, as a Job does, waits no longer. One that has ended stays as
+// it is.
+func fail(ctx context.Context, client kubernetes.Interface, pod *v1.Pod, conditions ...v1.PodCondition) error {
+	if phase.Ended(pod.Status.Phase) {
+		return nil
 	}
+	return patchStatus(ctx, client, pod, v1.PodStatus{Phase: v1.PodFailed, Conditions: conditions})
+}
+
+// patchStatus writes what is set of the status.
+func patchStatus(ctx context.Context, client kubernetes.Interface, pod *v1.Pod, status v1.PodStatus) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
 	if err != nil {
 		return fmt.Errorf("encode pod status: %w", err)
 	}
 	_, err = client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	return ignoreGone(err)
+	return dependents.Gone(err)
 }
 
 // remove deletes without grace: there is no node agent that would confirm the end.
 func remove(ctx context.Context, client kubernetes.Interface, pod *v1.Pod) error {
 	options := metav1.NewDeleteOptions(0)
 	options.Preconditions = metav1.NewUIDPreconditions(string(pod.UID))
-	return ignoreGone(client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, *options))
-}
-
-func ignoreGone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
-func ended(pod *v1.Pod) bool {
-	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
+	return dependents.Gone(client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, *options))
 }
 
 // endedPod asks for a look at the history a while after a pod's end.
 func (l *Loop) endedPod(old, new *v1.Pod) []string {
-	if new != nil && ended(new) && (old == nil || !ended(old)) {
+	if new != nil && phase.Ended(new.Status.Phase) && (old == nil || !phase.Ended(old.Status.Phase)) {
 		l.history.TriggerAfter(historyKey, historyDelaySeconds*time.Second)
 	}
 	return nil
@@ -207,11 +208,12 @@ func (l *Loop) reconcileHistory(ctx context.Context, _ string) (time.Duration, e
 	return 0, errors.Join(errs...)
 }
 
-// Excess are the oldest ended pods beyond the number to keep. It is pure.
+// Excess are the ended pods beyond the number to keep: first those that their nodes evicted, which no controller looks at, and then
+// the oldest. It is pure.
 func Excess(pods []*v1.Pod, keep int) []*v1.Pod {
 	var done []*v1.Pod
 	for _, pod := range pods {
-		if ended(pod) && pod.DeletionTimestamp == nil {
+		if phase.Ended(pod.Status.Phase) && pod.DeletionTimestamp == nil {
 			done = append(done, pod)
 		}
 	}
@@ -219,7 +221,15 @@ func Excess(pods []*v1.Pod, keep int) []*v1.Pod {
 		return nil
 	}
 	slices.SortFunc(done, func(a, b *v1.Pod) int {
-		return cmp.Or(a.CreationTimestamp.Time.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
+		return cmp.Or(-cmp.Compare(evicted(a), evicted(b)), a.CreationTimestamp.Time.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
 	})
 	return done[:len(done)-keep]
+}
+
+// evicted is 1 for a pod that its node evicted because it was short of something.
+func evicted(pod *v1.Pod) int {
+	if pod.Status.Phase == v1.PodFailed && pod.Status.Reason == "Evicted" {
+		return 1
+	}
+	return 0
 }
