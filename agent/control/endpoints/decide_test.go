@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -174,4 +175,41 @@ func TestMirrorPlanConverges(t *testing.T) {
 			t.Fatalf("without the service: %+v", end)
 		}
 	})
+}
+
+// TestWhatIsMirrored: not more than so many addresses of a subset, none that is no address, and each as slices write it.
+func TestWhatIsMirrored(t *testing.T) {
+	many := func(count int) (list []corev1.EndpointAddress) {
+		for i := range count {
+			list = append(list, corev1.EndpointAddress{IP: fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)})
+		}
+		return list
+	}
+	for _, test := range []struct {
+		name                     string
+		ready, waiting           []corev1.EndpointAddress
+		written, skipped, broken int
+	}{
+		{"as many as may be", many(maxMirroredAddresses), nil, maxMirroredAddresses, 0, 0},
+		{"some too many", many(maxMirroredAddresses + 3), nil, maxMirroredAddresses, 3, 0},
+		{"ready ones first", many(maxMirroredAddresses), []corev1.EndpointAddress{{IP: "10.9.9.9"}}, maxMirroredAddresses, 1, 0},
+		{"no address", []corev1.EndpointAddress{{IP: "10.0.0.1"}, {IP: "somewhere"}}, nil, 1, 0, 1},
+		{"leading zeros", []corev1.EndpointAddress{{IP: "010.000.0.01"}}, nil, 1, 0, 0},
+	} {
+		ep := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "db", UID: "u"},
+			Subsets: []corev1.EndpointSubset{{Addresses: test.ready, NotReadyAddresses: test.waiting, Ports: []corev1.EndpointPort{{Port: 1}}}}}
+		wanted, skipped, invalid := mirrored(ep)
+		written := 0
+		for _, slice := range wanted {
+			for _, e := range slice.Endpoints {
+				written++
+				if strings.HasPrefix(e.Addresses[0], "0") || !*e.Conditions.Ready {
+					t.Errorf("%s: endpoint %+v", test.name, e)
+				}
+			}
+		}
+		if written != test.written || skipped != test.skipped || invalid != test.broken {
+			t.Errorf("%s: %d written, %d skipped, %d invalid", test.name, written, skipped, invalid)
+		}
+	}
 }

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
 	netutils "k8s.io/utils/net"
 	"k8s.io/utils/ptr"
 
@@ -28,8 +29,9 @@ const maxNameStem = 236
 
 // mirrorLoop keeps EndpointSlices of Endpoints that people write for services without a selector.
 type mirrorLoop struct {
-	view   *view
-	client kubernetes.Interface
+	view     *view
+	client   kubernetes.Interface
+	recorder record.EventRecorder
 }
 
 func (m *mirrorLoop) reconcile(ctx context.Context, key string) (time.Duration, error) {
@@ -50,12 +52,29 @@ func (m *mirrorLoop) reconcile(ctx context.Context, key string) (time.Duration, 
 	if err != nil {
 		return 0, wrap("list slices of service", key, err)
 	}
-	return 0, wrap("mirror endpoints", key, m.apply(ctx, namespace, planMirror(service, written, current)))
+	plan := planMirror(service, written, current)
+	if len(plan.create)+len(plan.update) > 0 {
+		m.tell(written, plan)
+	}
+	return 0, wrap("mirror endpoints", key, m.apply(ctx, namespace, plan))
 }
 
 // mirrorPlan is what to do to the mirrored slices of one service.
 type mirrorPlan struct {
 	create, update, remove []*discoveryv1.EndpointSlice
+	// skipped are the addresses beyond what is mirrored of a subset, invalid those that are none.
+	skipped, invalid int
+}
+
+// tell says in events what is not mirrored.
+func (m *mirrorLoop) tell(written *corev1.Endpoints, plan mirrorPlan) {
+	if plan.invalid > 0 {
+		m.recorder.Eventf(written, corev1.EventTypeWarning, "InvalidIPAddress", "Skipped %d invalid IP addresses when mirroring to EndpointSlices", plan.invalid)
+	}
+	if plan.skipped > 0 {
+		m.recorder.Eventf(written, corev1.EventTypeWarning, "TooManyAddressesToMirror",
+			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxMirroredAddresses, plan.skipped)
+	}
 }
 
 // planMirror decides how the slices of Endpoints become like them. service and written are nil where there is none;
@@ -64,7 +83,7 @@ func planMirror(service *corev1.Service, written *corev1.Endpoints, current []*d
 	var plan mirrorPlan
 	wanted := map[string]*discoveryv1.EndpointSlice{}
 	if service != nil && service.Spec.Selector == nil && isMirrored(written) {
-		wanted = mirrored(written)
+		wanted, plan.skipped, plan.invalid = mirrored(written)
 	}
 	current = slices.Clone(current)
 	slices.SortFunc(current, func(a, b *discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
@@ -111,9 +130,10 @@ func sliceKey(t discoveryv1.AddressType, ports []discoveryv1.EndpointPort) strin
 	return string(t) + "/" + portsKey(core)
 }
 
-// mirrored are the slices that Endpoints amount to: one for each IP family and set of ports.
-func mirrored(e *corev1.Endpoints) map[string]*discoveryv1.EndpointSlice {
-	wanted := map[string]*discoveryv1.EndpointSlice{}
+// mirrored are the slices that Endpoints amount to: one for each IP family and set of ports. Addresses are written as slices have
+// them, without the leading zeros that Endpoints may have.
+func mirrored(e *corev1.Endpoints) (wanted map[string]*discoveryv1.EndpointSlice, skipped, invalid int) {
+	wanted = map[string]*discoveryv1.EndpointSlice{}
 	for _, subset := range repack(e.Subsets) {
 		ports := make([]discoveryv1.EndpointPort, len(subset.Ports))
 		for i := range subset.Ports {
@@ -122,25 +142,31 @@ func mirrored(e *corev1.Endpoints) map[string]*discoveryv1.EndpointSlice {
 		left := maxMirroredAddresses
 		add := func(list []corev1.EndpointAddress, ready bool) {
 			for i := range list {
-				if left == 0 {
-					return
+				ip := netutils.ParseIPSloppy(list[i].IP)
+				switch {
+				case left == 0:
+					skipped++
+					continue
+				case ip == nil:
+					invalid++
+					continue
 				}
 				left--
 				t := discoveryv1.AddressTypeIPv4
-				if netutils.IsIPv6String(list[i].IP) {
+				if netutils.IsIPv6(ip) {
 					t = discoveryv1.AddressTypeIPv6
 				}
 				key := sliceKey(t, ports)
 				if wanted[key] == nil {
 					wanted[key] = newMirror(e, key, t, ports)
 				}
-				wanted[key].Endpoints = append(wanted[key].Endpoints, mirroredEndpoint(&list[i], ready))
+				wanted[key].Endpoints = append(wanted[key].Endpoints, mirroredEndpoint(&list[i], ip.String(), ready))
 			}
 		}
 		add(subset.Addresses, true)
 		add(subset.NotReadyAddresses, false)
 	}
-	return wanted
+	return wanted, skipped, invalid
 }
 
 // newMirror is a slice without endpoints. Its name follows from what it mirrors, so that creating it again because the
@@ -169,9 +195,9 @@ func newMirror(e *corev1.Endpoints, key string, t discoveryv1.AddressType, ports
 	return s
 }
 
-func mirroredEndpoint(a *corev1.EndpointAddress, ready bool) discoveryv1.Endpoint {
+func mirroredEndpoint(a *corev1.EndpointAddress, ip string, ready bool) discoveryv1.Endpoint {
 	out := discoveryv1.Endpoint{
-		Addresses:  []string{a.IP},
+		Addresses:  []string{ip},
 		Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 		TargetRef:  a.TargetRef.DeepCopy(),
 		NodeName:   a.NodeName,

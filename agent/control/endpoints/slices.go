@@ -32,7 +32,7 @@ type sliceLoop struct {
 func (l *Loop) drivers(recorder record.EventRecorder) ([]*loop.Driver, error) {
 	slices := l.newSliceLoop(recorder)
 	legacy := &legacyLoop{view: &l.view, client: l.cfg.Client, triggers: endpointsliceutil.NewTriggerTimeTracker()}
-	mirror := &mirrorLoop{view: &l.view, client: l.cfg.Client}
+	mirror := &mirrorLoop{view: &l.view, client: l.cfg.Client, recorder: recorder}
 	var drivers []*loop.Driver
 	configs := []loop.Config{
 		{Name: "endpoint_slice", All: l.view.allServices, Reconcile: slices.reconcile, Sources: []loop.Source{
