@@ -28,6 +28,7 @@ type Cache struct {
 	byNode    map[string][]*Pod
 	budgets   map[types.NamespacedName]*Budget
 	inOrder   []*Budget
+	services  services
 }
 
 type nomination struct {
@@ -46,7 +47,8 @@ type placement struct {
 // NewCache makes an empty cache.
 func NewCache() *Cache {
 	return &Cache{nodes: map[string]*Node{}, placed: map[types.UID]placement{}, changed: map[string]bool{},
-		namespaces: &Namespaces{}, nominated: map[types.UID]nomination{}, budgets: map[types.NamespacedName]*Budget{}}
+		namespaces: &Namespaces{}, nominated: map[types.UID]nomination{}, budgets: map[types.NamespacedName]*Budget{},
+		services: newServices()}
 }
 
 // SetNode adds or changes a node.
@@ -209,6 +211,13 @@ func (c *Cache) SetNamespace(name string, labels map[string]string, exists bool)
 	c.namespaces = &Namespaces{Labels: next}
 }
 
+// SetService notes a service's selector; an empty one removes it.
+func (c *Cache) SetService(name types.NamespacedName, selector map[string]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.services.set(name, selector)
+}
+
 // View freezes the picture.
 func (c *Cache) View() *View {
 	c.mu.Lock()
@@ -240,7 +249,7 @@ func (c *Cache) View() *View {
 			c.inOrder = append(c.inOrder, budget)
 		}
 	}
-	return &View{Nodes: c.sorted, Namespaces: c.namespaces, Nominated: c.byNode, Budgets: c.inOrder}
+	return &View{Nodes: c.sorted, Namespaces: c.namespaces, Services: c.services.freeze(), Nominated: c.byNode, Budgets: c.inOrder}
 }
 
 // Namespaces are the labels of the namespaces now.

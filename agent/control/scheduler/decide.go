@@ -16,6 +16,8 @@ type View struct {
 	Nodes []*Node
 	// Namespaces that pod affinity selects by; nil is none.
 	Namespaces *Namespaces
+	// Services that select pods, which are then spread by default; nil is none.
+	Services *Services
 	// Nominated are the pods that wait for room being made on a node, by its name.
 	Nominated map[string][]*Pod
 	// Budgets limit who is evicted.

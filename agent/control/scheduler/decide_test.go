@@ -200,12 +200,54 @@ func TestSpreadsByDefault(t *testing.T) {
 		p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", UID: "rs", Controller: new(true)}}
 		pods = append(pods, NewPod(p))
 	}
-	used := map[string]int{}
-	for _, d := range Decide(cache.View(), pods, NewMemo(), rand.New(rand.NewPCG(1, 1))) {
-		used[d.Node]++
+	if used := nodesUsed(cache, pods, NewMemo()); used != 4 {
+		t.Errorf("four pods are on %d nodes, want one on each", used)
 	}
-	if len(used) != 4 {
-		t.Errorf("four pods on %v, want one on each node", used)
+}
+
+// nodesUsed is on how many nodes the pods would be placed.
+func nodesUsed(cache *Cache, pods []*Pod, memo *Memo) int {
+	used := map[string]bool{}
+	for _, d := range Decide(cache.View(), pods, memo, rand.New(rand.NewPCG(1, 1))) {
+		used[d.Node] = true
+	}
+	return len(used)
+}
+
+// TestServicesSpreadByDefault: so do pods without a controller, or with one that nobody knows, while a service selects them. What is
+// remembered of a class does not outlive the service.
+func TestServicesSpreadByDefault(t *testing.T) {
+	cache, memo := NewCache(), NewMemo()
+	for i, cpu := range []string{"64", "8", "8", "8"} {
+		n := testNode(fmt.Sprintf("n%d", i), cpu, "64Gi", 110)
+		n.Labels = map[string]string{v1.LabelHostname: n.Name}
+		cache.SetNode(n)
+	}
+	var pods []*Pod
+	for i := range 4 {
+		p := testPod(fmt.Sprint(i), "1", "1Gi")
+		p.Labels = map[string]string{"app": "web", "tier": "front"}
+		pods = append(pods, NewPod(p))
+	}
+	service := func(name string, selector map[string]string) {
+		cache.SetService(types.NamespacedName{Namespace: "default", Name: name}, selector)
+	}
+	for _, step := range []struct {
+		name     string
+		do       func()
+		selected bool
+	}{
+		{"no service", func() {}, false},
+		{"one of others", func() { service("others", map[string]string{"app": "db"}) }, false},
+		{"one without a selector", func() { service("none", nil) }, false},
+		{"one of theirs", func() { service("web", map[string]string{"app": "web"}) }, true},
+		{"two of theirs", func() { service("front", map[string]string{"tier": "front"}) }, true},
+		{"one that was theirs", func() { service("web", nil); service("front", map[string]string{"tier": "back"}) }, false},
+	} {
+		step.do()
+		if used := nodesUsed(cache, pods, memo); (used == 4) != step.selected {
+			t.Errorf("%s: four pods are on %d nodes", step.name, used)
+		}
 	}
 }
 

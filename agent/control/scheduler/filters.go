@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
@@ -103,14 +104,16 @@ type constraints struct {
 	preferTolerations []v1.Toleration
 	tolerateCordon    bool
 	relations         relations
-	images            []string
+	// servedBy are the labels by which services select the class, when it is spread by them.
+	servedBy labels.Set
+	images   []string
 	// pinnedTo is the only node that can match, when pinned.
 	pinned   bool
 	pinnedTo string
 }
 
-// compile prepares a pod's class. namespaces are the labels of the cluster's namespaces.
-func compile(pod *Pod, namespaces map[string]map[string]string) *constraints {
+// compile prepares a pod's class.
+func compile(pod *Pod, view *View) *constraints {
 	spec := &pod.Object.Spec
 	c := &constraints{
 		pod:      pod,
@@ -130,7 +133,8 @@ func compile(pod *Pod, namespaces map[string]map[string]string) *constraints {
 			c.preferred = terms
 		}
 	}
-	c.relations = newRelations(pod, namespaces)
+	c.servedBy = view.Services.servedBy(pod)
+	c.relations = newRelations(pod, view.Namespaces.labels(), c.servedBy)
 	c.images = wantedImages(spec)
 	c.pinnedTo, c.pinned = pinned(pod.Object)
 	return c

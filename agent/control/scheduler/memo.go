@@ -1,5 +1,7 @@
 package scheduler
 
+import "maps"
+
 // MaxMemoEvaluations bounds the memory of a [Memo]: evaluations of a node by a class, about 200 bytes each. At
 // 5,000 nodes 26 classes are remembered.
 const MaxMemoEvaluations = 131_072
@@ -19,6 +21,7 @@ type Memo struct {
 	grouping grouping
 	// namespaces that the classes were compiled with.
 	namespaces *Namespaces
+	services   *Services
 }
 
 // NewMemo makes an empty memo.
@@ -31,6 +34,10 @@ func (m *Memo) class(pod *Pod, view *View) *evaluated {
 	if m.namespaces != view.Namespaces {
 		m.classes, m.namespaces = map[string]*evaluated{}, view.Namespaces
 	}
+	if m.services != view.Services {
+		m.services = view.Services
+		maps.DeleteFunc(m.classes, func(_ string, e *evaluated) bool { return !maps.Equal(m.services.servedBy(e.c.pod), e.c.servedBy) })
+	}
 	m.clock++
 	if e, ok := m.classes[pod.Class]; ok {
 		e.used = m.clock
@@ -38,13 +45,13 @@ func (m *Memo) class(pod *Pod, view *View) *evaluated {
 	}
 	if _, ok := pinned(pod.Object); ok {
 		// A class of one pod that looks at one node is not worth remembering.
-		m.scratch = evaluated{c: compile(pod, view.Namespaces.labels())}
+		m.scratch = evaluated{c: compile(pod, view)}
 		return &m.scratch
 	}
 	for len(m.classes) >= min(MaxMemoClasses, max(1, MaxMemoEvaluations/max(1, len(view.Nodes)))) {
 		m.evict()
 	}
-	e := &evaluated{c: compile(pod, view.Namespaces.labels()), used: m.clock}
+	e := &evaluated{c: compile(pod, view), used: m.clock}
 	m.classes[pod.Class] = e
 	return e
 }

@@ -92,8 +92,10 @@ type Pod struct {
 	Priority                          int32
 	// Class is equal for pods that every filter and score treats alike; empty for a pod that has a node.
 	Class string
-	// Controller that made the pod, if any: pods of one are spread by default.
+	// Controller that made the pod, if any: pods of one are spread by default. Replicated: it keeps a number of equal pods, which
+	// services select alike.
 	Controller types.UID
+	Replicated bool
 	// Evicting: the pod has been told to go for a more important one.
 	Evicting bool
 	// terms are the affinity terms, which also concern pods that come later.
@@ -116,6 +118,7 @@ func NewPod(object *v1.Pod) *Pod {
 	p.terms = newTerms(object)
 	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
 		p.Controller = owner.UID
+		p.Replicated = slices.Contains([]string{"ReplicaSet", "StatefulSet", "ReplicationController"}, owner.Kind)
 	}
 	if object.Spec.NodeName == "" {
 		p.Class = class(p)

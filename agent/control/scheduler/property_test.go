@@ -169,6 +169,7 @@ func TestDecideEqualsReference(t *testing.T) {
 		for _, b := range d.ref.budgets {
 			d.cache.SetBudget(types.NamespacedName{Namespace: b.Namespace, Name: b.Name}, NewBudget(b))
 		}
+		d.serve()
 		templates := make([]*v1.Pod, rapid.IntRange(1, 4).Draw(t, "templates"))
 		for i := range templates {
 			templates[i] = drawTemplate(t)
@@ -190,6 +191,7 @@ func TestDecideEqualsReference(t *testing.T) {
 			d.tell()
 			d.change()
 			d.move()
+			d.serve()
 		}
 	})
 }
@@ -254,6 +256,19 @@ func names(pods []*Pod) (all []string) {
 		all = append(all, p.Object.Name)
 	}
 	return all
+}
+
+// serve has other services select pods.
+func (d *duel) serve() {
+	d.ref.services = nil
+	for i, selector := range []map[string]string{{"app": "x"}, {"revision": "1"}} {
+		if rapid.Bool().Draw(d.T, "served") {
+			d.ref.services = append(d.ref.services, selector)
+		} else {
+			selector = nil
+		}
+		d.cache.SetService(types.NamespacedName{Namespace: "default", Name: fmt.Sprint(i)}, selector)
+	}
 }
 
 // move gives a random node another zone.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -19,6 +20,7 @@ type reference struct {
 	nominated map[string][]*v1.Pod
 	evicting  map[string]bool // pods by name
 	budgets   []*policyv1.PodDisruptionBudget
+	services  []map[string]string // their selectors
 }
 
 // with is the cluster with other pods on one node.
@@ -346,7 +348,7 @@ func (r *reference) free(pod *v1.Pod, n *v1.Node) int64 {
 }
 
 // spreadScore is the score of the soft constraints: the pod's own, or the built-in ones over hosts and zones of pods
-// with one controller, for which a node without the label is not left out.
+// with one controller, or of one service, for which a node without the label is not left out.
 func (r *reference) spreadScore(pod *v1.Pod, n *v1.Node, feasible []*v1.Node) int64 {
 	var soft []v1.TopologySpreadConstraint
 	for _, c := range pod.Spec.TopologySpreadConstraints {
@@ -354,9 +356,17 @@ func (r *reference) spreadScore(pod *v1.Pod, n *v1.Node, feasible []*v1.Node) in
 			soft = append(soft, c)
 		}
 	}
-	builtIn := len(pod.Spec.TopologySpreadConstraints) == 0 && len(pod.OwnerReferences) > 0
+	mates := &metav1.LabelSelector{MatchLabels: map[string]string{"app": pod.Labels["app"], "controlled": "yes"}}
+	if len(pod.OwnerReferences) == 0 {
+		mates.MatchLabels = map[string]string{}
+		for _, service := range r.services {
+			if selects(&metav1.LabelSelector{MatchLabels: service}, pod) {
+				maps.Copy(mates.MatchLabels, service)
+			}
+		}
+	}
+	builtIn := len(pod.Spec.TopologySpreadConstraints) == 0 && len(mates.MatchLabels) > 0
 	if builtIn {
-		mates := &metav1.LabelSelector{MatchLabels: map[string]string{"app": pod.Labels["app"], "controlled": "yes"}}
 		soft = []v1.TopologySpreadConstraint{
 			{MaxSkew: 3, TopologyKey: v1.LabelHostname, LabelSelector: mates}, {MaxSkew: 5, TopologyKey: v1.LabelTopologyZone, LabelSelector: mates}}
 	}

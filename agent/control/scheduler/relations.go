@@ -55,7 +55,7 @@ type relations struct {
 
 func (r *relations) empty() bool { return r.none() && len(r.hard)+len(r.soft) == 0 }
 
-func newRelations(pod *Pod, namespaces map[string]map[string]string) relations {
+func newRelations(pod *Pod, namespaces map[string]map[string]string, servedBy labels.Set) relations {
 	object := pod.Object
 	r := relations{terms: pod.terms, namespaces: namespaces}
 	r.selfAffine = matchesAll(r.required, object, namespaces)
@@ -68,19 +68,25 @@ func newRelations(pod *Pod, namespaces map[string]map[string]string) relations {
 			r.soft = append(r.soft, t)
 		}
 	}
-	if pod.Controller != "" && len(object.Spec.TopologySpreadConstraints) == 0 {
-		r.soft, r.byDefault = defaultSpread(pod.Controller), true
+	switch {
+	case len(object.Spec.TopologySpreadConstraints) > 0:
+	case len(servedBy) > 0:
+		r.soft, r.byDefault = defaultSpread(spreadTerm{namespace: object.Namespace, selector: servedBy.AsSelector()}), true
+	case pod.Controller != "":
+		r.soft, r.byDefault = defaultSpread(spreadTerm{mates: pod.Controller}), true
 	}
 	return r
 }
 
-// defaultSpread is how pods of one controller are spread when they do not say: Kubernetes' built-in constraints.
-func defaultSpread(controller types.UID) []spreadTerm {
+// defaultSpread is how pods are spread that belong together, by a controller or a service, and do not say: Kubernetes' built-in
+// constraints.
+func defaultSpread(together spreadTerm) []spreadTerm {
 	const hostSkew, zoneSkew = 3, 5
-	return []spreadTerm{
-		{key: v1.LabelHostname, mates: controller, maxSkew: hostSkew, honorAffinity: true},
-		{key: v1.LabelTopologyZone, mates: controller, maxSkew: zoneSkew, honorAffinity: true},
-	}
+	together.honorAffinity = true
+	host, zone := together, together
+	host.key, host.maxSkew = v1.LabelHostname, hostSkew
+	zone.key, zone.maxSkew = v1.LabelTopologyZone, zoneSkew
+	return []spreadTerm{host, zone}
 }
 
 // newTerms compiles the affinity terms of a pod.

@@ -37,7 +37,7 @@ const (
 type Config struct {
 	// Client acts as system:kube-scheduler. Required.
 	Client kubernetes.Interface
-	// Informers of pods, nodes and namespaces; the caller starts them. Required.
+	// Informers of pods, nodes, namespaces and services; the caller starts them. Required.
 	Informers informers.SharedInformerFactory
 	// Budgets are the disruption budgets that preemption respects; the caller starts the informer. nil is none.
 	Budgets cache.SharedIndexInformer
@@ -60,7 +60,7 @@ type Scheduler struct {
 	cfg     Config
 	metrics *metrics
 
-	pods, nodes, namespaces cache.SharedIndexInformer
+	pods, nodes, namespaces, services cache.SharedIndexInformer
 }
 
 // New checks the configuration and asks the factory for its informers.
@@ -84,7 +84,7 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	core := cfg.Informers.Core().V1()
 	return &Scheduler{cfg: cfg, metrics: m, pods: core.Pods().Informer(), nodes: core.Nodes().Informer(),
-		namespaces: core.Namespaces().Informer()}, nil
+		namespaces: core.Namespaces().Informer(), services: core.Services().Informer()}, nil
 }
 
 // session is the state of one Run.

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/podvine/podvine/agent/phase"
 )
 
 // watch feeds the cache and the queue; remove takes back the handlers that were installed, also after an error.
@@ -21,7 +23,7 @@ func (s *session) watch() (synced []cache.InformerSynced, remove func(), err err
 		}
 	}
 	feeds := map[cache.SharedIndexInformer]func(old, new any){
-		s.pods: s.setPod, s.nodes: s.setNode, s.namespaces: s.setNamespace,
+		s.pods: s.setPod, s.nodes: s.setNode, s.namespaces: s.setNamespace, s.services: s.setService,
 	}
 	if s.cfg.Budgets != nil {
 		feeds[s.cfg.Budgets] = s.setBudget
@@ -62,7 +64,7 @@ func (s *session) setPod(old, new any) {
 	}
 	switch {
 	case !exists:
-	case pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed:
+	case phase.Ended(pod.Status.Phase):
 		s.podEnded(pod)
 	case pod.Spec.NodeName != "":
 		s.podPlaced(pod)
@@ -154,6 +156,15 @@ func (s *session) setNamespace(old, new any) {
 	}
 	s.cache.SetNamespace(namespace.Name, namespace.Labels, true)
 	s.change(func(now time.Time) { s.queue.Move(Event{Plugins: []string{pluginInterPod}}, now) })
+}
+
+// setService moves nobody: how pods are spread by default keeps none of them from a node.
+func (s *session) setService(old, new any) {
+	if service, ok := new.(*v1.Service); ok {
+		s.cache.SetService(types.NamespacedName{Namespace: service.Namespace, Name: service.Name}, service.Spec.Selector)
+	} else if service, ok := old.(*v1.Service); ok {
+		s.cache.SetService(types.NamespacedName{Namespace: service.Namespace, Name: service.Name}, nil)
+	}
 }
 
 func (s *session) setBudget(old, new any) {
