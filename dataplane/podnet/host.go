@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podvine/podvine/dataplane/bpf"
+	"github.com/podvine/podvine/dataplane/internal/nftable"
 )
 
 const (
@@ -209,7 +210,7 @@ func writeSysctls(values map[string]string) error {
 // Reset removes every trace of the pod network: links, programs, nftables chain, records, changed kernel settings. It
 // needs no open Network, and none must be open.
 func Reset(config Config) error {
-	problems := []error{bpf.Reset(config.BPFFSDir), removeMasquerade()}
+	problems := []error{bpf.Reset(config.BPFFSDir), nftable.RemoveChain(masqueradeChain)}
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		problems = append(problems, fmt.Errorf("list links: %w", err))

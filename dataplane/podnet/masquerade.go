@@ -1,7 +1,6 @@
 package podnet
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,12 +8,11 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/podvine/podvine/dataplane/internal/nftable"
 )
 
-const (
-	tableName       = "podvine"
-	masqueradeChain = "podnet-postrouting"
-)
+const masqueradeChain = "podnet-postrouting"
 
 // installMasquerade makes traffic of pods leave the cluster with the node's address. Repeating it replaces the rules in
 // one transaction.
@@ -23,7 +21,7 @@ func installMasquerade(node, cluster []netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: nftable.Name})
 	chain := c.AddChain(&nftables.Chain{
 		Name: masqueradeChain, Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
@@ -74,40 +72,4 @@ func notToPods() []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(linkPrefix)},
 	}
-}
-
-// removeMasquerade deletes the chain, and the table if nothing else is left in it.
-func removeMasquerade() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
-	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return fmt.Errorf("list nftables chains: %w", err)
-	}
-	var table *nftables.Table
-	rest := 0
-	for _, chain := range chains {
-		switch {
-		case chain.Table.Name != tableName:
-		case chain.Name == masqueradeChain:
-			table = chain.Table
-			c.FlushChain(chain)
-			c.DelChain(chain)
-		default:
-			table = chain.Table
-			rest++
-		}
-	}
-	if table == nil {
-		return nil
-	}
-	if rest == 0 {
-		c.DelTable(table)
-	}
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove masquerading: %w", err)
-	}
-	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podvine/podvine/dataplane/bpf"
+	"github.com/podvine/podvine/dataplane/internal/nftable"
 )
 
 // rejectMark is the bit of a packet's mark that asks the nftables rule of this package for a refusal.
@@ -198,7 +199,7 @@ func (p *Proxy) closeHandles() error { return errors.Join(p.sockets.Close(), p.p
 
 // Reset removes what this package made on the host: pinned programs and maps, and nftables chains.
 func Reset(bpffsDir string) error {
-	return errors.Join(bpf.Reset(bpffsDir), removeRejectRules())
+	return errors.Join(bpf.Reset(bpffsDir), nftable.RemoveChain(rejectChain))
 }
 
 // Set makes exactly these services served, apart from the local ones. It must not be called before all inputs have

@@ -1,7 +1,6 @@
 package services
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -9,11 +8,11 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/podvine/podvine/dataplane/internal/nftable"
 )
 
-// The nftables table is shared with the pod network; each part owns its chains.
 const (
-	tableName   = "podvine"
 	rejectChain = "services-prerouting"
 	// rejectPriority runs before connection tracking, address translation and any ordinary filter of the host.
 	rejectPriority = -310
@@ -29,7 +28,7 @@ func installRejectRules() error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: nftable.Name})
 	chain := c.AddChain(&nftables.Chain{
 		Name: rejectChain, Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting,
 		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(rejectPriority)),
@@ -50,42 +49,6 @@ func installRejectRules() error {
 	})})
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("install refusing nftables rules: %w", err)
-	}
-	return nil
-}
-
-// removeRejectRules deletes the chain, and the table if nothing else is left in it.
-func removeRejectRules() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
-	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return fmt.Errorf("list nftables chains: %w", err)
-	}
-	rest := 0
-	var table *nftables.Table
-	for _, chain := range chains {
-		if chain.Table.Name != tableName {
-			continue
-		}
-		table = chain.Table
-		if chain.Name == rejectChain {
-			c.FlushChain(chain)
-			c.DelChain(chain)
-		} else {
-			rest++
-		}
-	}
-	if table == nil {
-		return nil
-	}
-	if rest == 0 {
-		c.DelTable(table)
-	}
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove refusing nftables rules: %w", err)
 	}
 	return nil
 }

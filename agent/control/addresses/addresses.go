@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -106,22 +105,11 @@ func indexNodePorts(object any) ([]string, error) {
 func (l *Loop) Run(ctx context.Context) error {
 	recorder, stop := loop.NewRecorder(l.cfg.Client, "ipallocator-repair-controller")
 	defer stop()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	drivers, err := l.drivers(recorder)
 	if err != nil {
 		return err
 	}
-	var group sync.WaitGroup
-	for _, d := range drivers {
-		group.Go(func() {
-			if err := d.Run(ctx); err != nil && ctx.Err() == nil {
-				cancel(err)
-			}
-		})
-	}
-	group.Wait()
-	return context.Cause(ctx)
+	return loop.RunAll(ctx, drivers)
 }
 
 func (l *Loop) drivers(recorder record.EventRecorder) ([]*loop.Driver, error) {

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/informers"
@@ -90,22 +89,11 @@ func New(cfg Config) (*Loop, error) {
 func (l *Loop) Run(ctx context.Context) error {
 	recorder, stop := loop.NewRecorder(l.cfg.Client, "endpoint-slice-controller")
 	defer stop()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	drivers, err := l.drivers(recorder)
 	if err != nil {
 		return err
 	}
-	var group sync.WaitGroup
-	for _, d := range drivers {
-		group.Go(func() {
-			if err := d.Run(ctx); err != nil && ctx.Err() == nil {
-				cancel(err)
-			}
-		})
-	}
-	group.Wait()
-	return context.Cause(ctx)
+	return loop.RunAll(ctx, drivers)
 }
 
 // allServices lists every service for a full pass.

@@ -111,6 +111,22 @@ func (d *Driver) TriggerAfter(key string, delay time.Duration) {
 	}
 }
 
+// RunAll runs drivers side by side until ctx ends, or one of them cannot start: then it ends the others and returns why.
+func RunAll(ctx context.Context, drivers []*Driver) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var group sync.WaitGroup
+	for _, d := range drivers {
+		group.Go(func() {
+			if err := d.Run(ctx); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
+
 // Run works until ctx ends and returns ctx's error, or the reason why it could not start. When it returns, no
 // goroutine of the loop is left and its event handlers are removed.
 func (d *Driver) Run(ctx context.Context) error {

@@ -1,13 +1,13 @@
 package endpoints
 
 import (
-	"net"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	netutils "k8s.io/utils/net"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 // protocols are the transports of a port, in the order of Kubernetes' messages.
@@ -47,32 +47,7 @@ func validateAddress(a *corev1.EndpointAddress, at *field.Path, old []string) fi
 			errs = append(errs, field.Invalid(at.Child("nodeName"), *a.NodeName, msg))
 		}
 	}
-	return append(errs, validateRoutable(a.IP, at.Child("ip"))...)
-}
-
-// validateRoutable refuses addresses that no other host can be asked at: they would let a service reach into the
-// node itself.
-func validateRoutable(text string, at *field.Path) field.ErrorList {
-	ip := netutils.ParseIPSloppy(text)
-	if ip == nil {
-		return field.ErrorList{field.Invalid(at, text, "must be a valid IP address")}
-	}
-	kinds := []struct {
-		is      func(net.IP) bool
-		message string
-	}{
-		{net.IP.IsUnspecified, "may not be unspecified (" + text + ")"},
-		{net.IP.IsLoopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"},
-		{net.IP.IsLinkLocalUnicast, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"},
-		{net.IP.IsLinkLocalMulticast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"},
-	}
-	var errs field.ErrorList
-	for _, k := range kinds {
-		if k.is(ip) {
-			errs = append(errs, field.Invalid(at, text, k.message))
-		}
-	}
-	return errs
+	return append(errs, kinds.ValidateRoutable(a.IP, at.Child("ip"))...)
 }
 
 func validatePort(p *corev1.EndpointPort, nameRequired bool, at *field.Path) field.ErrorList {

@@ -132,22 +132,7 @@ func validateIP(address string, family func(net.IP) bool, wrongFamily string, kn
 	if !family(ip) {
 		errs = append(errs, field.Invalid(at, address, wrongFamily))
 	}
-	return append(errs, validateRoutable(ip, address, at)...)
-}
-
-// validateRoutable refuses addresses that no other host can be asked at.
-func validateRoutable(ip net.IP, text string, at *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	refuse := func(is bool, message string) {
-		if is {
-			errs = append(errs, field.Invalid(at, text, message))
-		}
-	}
-	refuse(ip.IsUnspecified(), "may not be unspecified ("+text+")")
-	refuse(ip.IsLoopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)")
-	refuse(ip.IsLinkLocalUnicast(), "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-	refuse(ip.IsLinkLocalMulticast(), "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
-	return errs
+	return append(errs, kinds.ValidateRoutable(address, at)...)
 }
 
 func validateHints(hints *discoveryv1.EndpointHints, at *field.Path) field.ErrorList {

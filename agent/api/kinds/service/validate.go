@@ -10,7 +10,6 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	netutils "k8s.io/utils/net"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 )
@@ -143,29 +142,10 @@ func validateExternalIPs(s, old *corev1.Service, at *field.Path) field.ErrorList
 	for i, ip := range s.Spec.ExternalIPs {
 		wrong := validation.IsValidIPForLegacyField(at.Index(i), ip, true, known)
 		if len(wrong) == 0 {
-			wrong = validateRoutable(ip, at.Index(i))
+			wrong = kinds.ValidateRoutable(ip, at.Index(i))
 		}
 		errs = append(errs, wrong...)
 	}
-	return errs
-}
-
-// validateRoutable refuses addresses that lead into the node itself or nowhere.
-func validateRoutable(text string, at *field.Path) field.ErrorList {
-	ip := netutils.ParseIPSloppy(text)
-	if ip == nil {
-		return field.ErrorList{field.Invalid(at, text, "must be a valid IP address")}
-	}
-	var errs field.ErrorList
-	refuse := func(is bool, message string) {
-		if is {
-			errs = append(errs, field.Invalid(at, text, message))
-		}
-	}
-	refuse(ip.IsUnspecified(), "may not be unspecified ("+text+")")
-	refuse(ip.IsLoopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)")
-	refuse(ip.IsLinkLocalUnicast(), "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-	refuse(ip.IsLinkLocalMulticast(), "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
 	return errs
 }
 

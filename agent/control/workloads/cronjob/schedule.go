@@ -10,8 +10,9 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/robfig/cron/v3"
 	_ "time/tzdata" // zones mean the same on machines without a database of their own
+
+	"github.com/robfig/cron/v3"
 )
 
 // tooManyMissed is the number of missed starts of which users are told that something is wrong, as in Kubernetes.
