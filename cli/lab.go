@@ -222,7 +222,18 @@ func hiddenLabCommands(streams Streams, name *string) []*cobra.Command {
 		},
 	}
 	initCommand.Flags().StringVar(&binary, "binary", "", "the podvine of the host")
-	return []*cobra.Command{initCommand, {
+	var serve bool
+	clockCommand := &cobra.Command{
+		Use: "run-clock", Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if serve {
+				return lab.ServeClock()
+			}
+			return lab.RunClock(args)
+		},
+	}
+	clockCommand.Flags().BoolVar(&serve, "serve", false, "answer for the clock of another")
+	return []*cobra.Command{initCommand, clockCommand, {
 		Use: "boot HOST", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return lab.Boot(*name, args[0], streams.Out) },
 	}, {

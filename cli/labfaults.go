@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,26 @@ second. Published ports and ` + "`podvine lab exec`" + ` reach both as before.`,
 		},
 	}
 	cut.Flags().BoolVar(&oneWay, "one-way", false, "only what goes from the first host to the second")
-	return []*cobra.Command{cut, {
+	var behind bool
+	clock := &cobra.Command{
+		Use:   "clock HOST OFFSET",
+		Short: "Set the clock of a host's agent ahead of the machine's, or behind",
+		Long: `The agent believes that it is later than it is by OFFSET ("90s", "1h"), or earlier with --behind, until the host's end; 0s is the
+right time. The first time its agent is started anew; from then on the clock jumps while it runs. What the agent starts reads the machine's clock.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			offset, err := time.ParseDuration(args[1])
+			if err != nil {
+				return fmt.Errorf("set a clock: %w", err)
+			}
+			if behind {
+				offset = -offset
+			}
+			return inLab(*name, args[:1], func(l *lab.Lab, hosts []*lab.Host) error { return l.SetClock(hosts[0], offset) })
+		},
+	}
+	clock.Flags().BoolVar(&behind, "behind", false, "the agent believes that it is earlier")
+	return []*cobra.Command{cut, clock, {
 		Use: "isolate HOST", Short: "Cut a host from all others", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return inLab(*name, args, func(l *lab.Lab, hosts []*lab.Host) error { return l.Isolate(hosts[0]) })

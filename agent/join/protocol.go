@@ -30,7 +30,8 @@ const (
 
 	// Protocol is the version of what joins and its peers say to each other. Members whose versions differ refuse each other.
 	Protocol = 1
-	// MaxSkew is how far apart the clocks may be. Certificates start five minutes in the past.
+	// MaxSkew is how far apart the clocks may be when a machine joins, so that a wrong clock is found at once. A member whose clock goes
+	// wrong later stays one: the certificates of members start a day in the past.
 	MaxSkew = 4 * time.Minute
 )
 

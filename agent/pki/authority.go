@@ -65,7 +65,7 @@ func certify(name string, key crypto.Signer, now time.Time) (*Authority, error) 
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-BackdateMinutes * time.Minute),
+		NotBefore:             now.Add(-backdateMost),
 		NotAfter:              now.AddDate(AuthorityLifetimeYears, 0, 0),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
@@ -106,7 +106,7 @@ func (a *Authority) sign(public crypto.PublicKey, r request, now time.Time) ([]b
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               r.subject,
-		NotBefore:             now.Add(-BackdateMinutes * time.Minute),
+		NotBefore:             now.Add(-backdate(r.lifetime)),
 		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           r.usages,

@@ -231,7 +231,7 @@ func TestAnEdgeStartsWithoutAReplica(t *testing.T) {
 		"not due":  {time.Hour, true},
 		"due":      {LeafLifetimeHours * time.Hour * 5 / 6, true},
 		"run out":  {(LeafLifetimeHours + 1) * time.Hour, false},
-		"too soon": {-time.Hour, false},
+		"too soon": {-25 * time.Hour, false},
 	} {
 		config := Config{
 			Dir: joined(t, founder, NodeIdentity{Name: "b", ID: "id-b"}), NodeName: "b", NodeID: "id-b",

@@ -30,9 +30,20 @@ const (
 	LeafLifetimeHours = 30 * 24
 	// MaxIssuedLifetimeHours bounds a certificate that is issued on request.
 	MaxIssuedLifetimeHours = 365 * 24
-	// BackdateMinutes is how much before now a certificate starts, for machines whose clocks run behind.
+	// BackdateMinutes is how much before now a certificate that somebody asked for starts, as on Kubernetes: whoever asked renews it by
+	// its life.
 	BackdateMinutes = 5
+	// backdateMost is how much earlier than now the authority and the members' own certificates start: so far may the clock of who
+	// issues one be ahead of another's who is shown it.
+	backdateMost = 24 * time.Hour
+	// backdateShare is the part of its life by which a certificate starts earlier at most, so that one of an hour is renewed when it should be.
+	backdateShare = 30
 )
+
+// backdate is how much before now a certificate of the agent's own starts.
+func backdate(lifetime time.Duration) time.Duration {
+	return min(max(lifetime/backdateShare, BackdateMinutes*time.Minute), backdateMost)
+}
 
 // Config says for whom the certificates are. Dir and NodeName are required.
 type Config struct {

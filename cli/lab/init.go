@@ -244,6 +244,9 @@ func supervise(args []string) error {
 }
 
 func startAgent(args []string) (int, error) {
+	if pid, skewed, err := startSkewed(args); skewed {
+		return pid, err
+	}
 	process, err := os.StartProcess(binaryPath, append([]string{binaryPath, "agent"}, args...), &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: []*os.File{nil, os.Stdout, os.Stderr},
 	})

@@ -8,8 +8,8 @@
 // running lab: the first process of each host ([Init]), the agents below them, one publisher of ports ([Publish]), and
 // one for each disk that is slow ([Slow]).
 //
-// Faults act from outside of the hosts: cuts are rules of the switch, and a disk is filled, frozen or slowed by its file
-// system. A clock cannot be skewed: Linux has no namespace for the time of day, and the agent and its libraries read the machine's.
+// Faults act from outside of the hosts: cuts are rules of the switch, a disk is filled, frozen or slowed by its file
+// system, and an agent's questions for the time of day are answered by a process that is off ([ServeClock]).
 package lab
 
 import (

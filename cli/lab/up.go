@@ -218,11 +218,20 @@ func (l *Lab) signal(host *Host, signal syscall.Signal) error {
 
 // signalAgent sends a signal to the host's agent: the child of its first process that runs podvine.
 func (l *Lab) signalAgent(host *Host, signal syscall.Signal) error {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", host.Init.PID))
+	// The kernel lists children by the thread that started them.
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", host.Init.PID))
 	if err != nil {
 		return fmt.Errorf("find the agent of %s: %w", host.Name, err)
 	}
-	for child := range strings.FieldsSeq(string(content)) {
+	var children []string
+	for _, list := range lists {
+		content, err := os.ReadFile(list)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("find the agent of %s: %w", host.Name, err)
+		}
+		children = append(children, strings.Fields(string(content))...)
+	}
+	for _, child := range children {
 		arguments, err := os.ReadFile("/proc/" + child + "/cmdline")
 		if err != nil || !strings.HasPrefix(string(arguments), binaryPath+"\x00agent") {
 			continue
