@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,6 +23,8 @@ const (
 	appImage = "podvine.io/sample:v1"
 	// commandLimit bounds one command.
 	commandLimit = 90 * time.Second
+	// parallelTests of those that may go at the same time mostly wait.
+	parallelTests = "8"
 )
 
 // the lab, made by TestMain
@@ -32,6 +35,11 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", parallelTests); err != nil {
+		fmt.Fprintln(os.Stderr, "mesh:", err)
+		os.Exit(1)
+	}
 	code, err := runInLab(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mesh:", err)

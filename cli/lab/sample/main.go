@@ -1,6 +1,7 @@
 // Command sample is the application that the lab's demonstration deploys: an HTTP server that says which pod answered. Its
-// image holds nothing but this program, so it can also ask: `/app get URL` prints the answer, as curl would, and `/app load URL
-// DURATION` asks all the time and tells how many requests failed, and when.
+// image holds nothing but this program, so it can also ask: `/app get URL` prints the answer, as curl would, `/app load URL
+// DURATION` asks all the time and tells how many requests failed, and when, and `/app exit CODE DURATION` ends with the code after
+// a while, as work does.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -22,6 +24,8 @@ func main() {
 		act = func() error { return get(os.Args[2]) }
 	case len(os.Args) == 4 && os.Args[1] == "load":
 		act = func() error { return load(os.Args[2], os.Args[3]) }
+	case len(os.Args) == 4 && os.Args[1] == "exit":
+		act = func() error { return exit(os.Args[2], os.Args[3]) }
 	}
 	if err := act(); err != nil {
 		log.Fatal(err)
@@ -34,6 +38,21 @@ func get(url string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return ask(ctx, http.DefaultClient, url, os.Stdout)
+}
+
+// exit ends the process with the code once the duration is over. SIGTERM ends it sooner.
+func exit(code, after string) error {
+	number, err := strconv.Atoi(code)
+	if err != nil {
+		return fmt.Errorf("parse the exit code: %w", err)
+	}
+	duration, err := time.ParseDuration(after)
+	if err != nil {
+		return fmt.Errorf("parse the duration: %w", err)
+	}
+	time.Sleep(duration)
+	os.Exit(number)
+	return nil
 }
 
 // serve answers requests until it is told to end.
