@@ -51,6 +51,8 @@ type Config struct {
 	Tunnel string
 	// Voters is how many nodes decide; 0 follows the number of nodes.
 	Voters int
+	// Rebalance has pods move to nodes that have just joined.
+	Rebalance bool
 }
 
 // DefaultConfig is an agent on an ordinary machine.

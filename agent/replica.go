@@ -189,7 +189,7 @@ func (n *node) openControl(context.Context) (err error) {
 		},
 		Informers: n.informers, Logger: n.log.With("part", "control"), Liveness: n.directory, Released: n.released,
 		CA: n.keys.Cluster().CertPEM, Sign: n.keys.SignRequest, ServiceRanges: n.settings.ServiceRanges, PodRanges: n.settings.podRanges(),
-		Binder: batchBinder{n.api}, Budgets: n.budgets(),
+		Binder: batchBinder{n.api}, Budgets: n.budgets(), Rebalance: func() bool { return n.live.get().Rebalance },
 	})
 	if err != nil {
 		return err

@@ -30,6 +30,8 @@ type Settings struct {
 	Tunnel string `json:"tunnel"`
 	// Voters is how many nodes decide; 0 follows the number of nodes.
 	Voters int `json:"voters"`
+	// Rebalance has pods move to nodes that have just joined.
+	Rebalance bool `json:"rebalance"`
 }
 
 // maxVoters bounds the setting: each write waits for a majority, and more than nine outlive nothing that nine do not.
@@ -41,8 +43,10 @@ type setting struct {
 	// live settings act as soon as they are changed. The others are decided when the cluster is founded: addresses and
 	// names that pods and certificates hold already.
 	live bool
-	get  func(Settings) string
-	set  func(*Settings, string) error
+	// optional ones are missing in what an older version wrote, and are then as in an empty [Settings].
+	optional bool
+	get      func(Settings) string
+	set      func(*Settings, string) error
 }
 
 // settingsTable is every setting. Adding one is a line here, a field above, a flag, and its rule in [Settings.check].
@@ -74,6 +78,12 @@ func settingsTable() []setting {
 			get: func(s Settings) string { return strconv.Itoa(s.Voters) },
 			set: func(s *Settings, text string) (err error) {
 				s.Voters, err = strconv.Atoi(text)
+				return err
+			}},
+		{name: "rebalance", live: true, optional: true,
+			get: func(s Settings) string { return strconv.FormatBool(s.Rebalance) },
+			set: func(s *Settings, text string) (err error) {
+				s.Rebalance, err = strconv.ParseBool(text)
 				return err
 			}},
 	}
@@ -134,7 +144,7 @@ func (s Settings) equal(other Settings) bool {
 func (c Config) settings() Settings {
 	return Settings{
 		PodRanges: c.PodRanges, ServiceRanges: c.ServiceRanges, ClusterDomain: c.ClusterDomain,
-		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay}, Tunnel: c.Tunnel, Voters: c.Voters,
+		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay}, Tunnel: c.Tunnel, Voters: c.Voters, Rebalance: c.Rebalance,
 	}
 }
 

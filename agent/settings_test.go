@@ -85,6 +85,9 @@ func TestAdmissionOfSettings(t *testing.T) {
 		"an even number of voters":    {change("voters", "2"), []string{"data[voters]"}},
 		"too many voters":             {change("voters", "11"), []string{"data[voters]"}},
 		"no number of voters":         {change("voters", "all"), []string{"data[voters]"}},
+		"rebalancing":                 {change("rebalance", "true"), nil},
+		"from an older version":       {change("rebalance", "-"), nil},
+		"rebalancing, perhaps":        {change("rebalance", "perhaps"), []string{"data[rebalance]"}},
 		"immutable":                   {immutable, []string{"immutable"}},
 		"binary":                      {binary, []string{"binaryData"}},
 	} {

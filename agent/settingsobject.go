@@ -43,6 +43,9 @@ func readSettings(object *corev1.ConfigMap) (Settings, field.ErrorList) {
 	table := settingsTable()
 	for _, one := range table {
 		text, ok := object.Data[one.name]
+		if !ok && one.optional {
+			continue
+		}
 		if !ok {
 			errs = append(errs, field.Required(data.Key(one.name), ""))
 		} else if err := one.set(&settings, text); err != nil {

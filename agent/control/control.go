@@ -37,6 +37,7 @@ import (
 	"github.com/podvine/podvine/agent/control/policies"
 	"github.com/podvine/podvine/agent/control/protection"
 	"github.com/podvine/podvine/agent/control/quota"
+	"github.com/podvine/podvine/agent/control/rebalance"
 	"github.com/podvine/podvine/agent/control/rootca"
 	"github.com/podvine/podvine/agent/control/scheduler"
 	"github.com/podvine/podvine/agent/control/serviceaccounts"
@@ -53,7 +54,7 @@ import (
 // restartSeconds is the pause before a loop that failed is started again.
 const restartSeconds = 5
 
-// Config wires a [Control]. All but Binder, Budgets, PodRanges and EndedPods is required.
+// Config wires a [Control]. All but Binder, Budgets, Rebalance, PodRanges and EndedPods is required.
 type Config struct {
 	// ClientFor returns the client that acts as the named identity; see [User].
 	ClientFor func(name string) kubernetes.Interface
@@ -78,6 +79,8 @@ type Config struct {
 	EndedPods int
 	// Binder commits the scheduler's placements; nil binds through pods/binding.
 	Binder scheduler.Binder
+	// Rebalance is the cluster's setting that pods move to nodes which have just joined; nil is never.
+	Rebalance func() bool
 	// Budgets are the disruption budgets that preemption respects; nil is none.
 	Budgets cache.SharedIndexInformer
 }
@@ -129,6 +132,12 @@ func add[L runner](c *Control, name string, create func(*prometheus.Registry) (L
 }
 
 func (c *Control) addScheduler(cfg Config) error {
+	if cfg.Rebalance != nil {
+		rebalancer := func(w loop.Wiring) (*rebalance.Loop, error) { return rebalance.New(w, cfg.Rebalance) }
+		if err := addController(c, cfg, "rebalance", NameRebalancer, rebalancer); err != nil {
+			return err
+		}
+	}
 	_, err := add(c, "scheduler", func(registry *prometheus.Registry) (*scheduler.Scheduler, error) {
 		return scheduler.New(scheduler.Config{Client: cfg.ClientFor(NameScheduler), Informers: cfg.Informers, Logger: cfg.Logger,
 			Binder: cfg.Binder, Budgets: cfg.Budgets, Metrics: registry})

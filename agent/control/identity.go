@@ -34,6 +34,8 @@ const (
 	NameGarbageCollector = "generic-garbage-collector"
 	NameEndpoints        = "endpoint-controller"
 	NameEndpointSlices   = "endpointslice-controller"
+	// NameRebalancer is Podvine's own.
+	NameRebalancer = "podvine-rebalancer"
 )
 
 // User is the user name and the groups that an identity acts under.

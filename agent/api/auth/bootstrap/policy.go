@@ -49,7 +49,7 @@ type binding struct {
 // Policy makes all objects, sorted by name, new ones at each call.
 func Policy() Objects {
 	var o Objects
-	for _, r := range clusterRoles() {
+	for _, r := range slices.Concat(clusterRoles(), ownRoles()) {
 		o.ClusterRoles = append(o.ClusterRoles, r.cluster())
 	}
 	for _, r := range controllerRoles() {

@@ -250,10 +250,16 @@ func namespaceBindings(namespace string) []binding {
 	}
 }
 
+// ownRoles are Podvine's own: the loop that fills nodes which have just joined may have pods go as their budgets allow.
+func ownRoles() []role {
+	return []role{{name: "podvine:rebalancer", rules: rules(may("create", core, "pods/eviction"), events())}}
+}
+
 // ownBindings are Podvine's own: the API may use all of the nodes' kubelet API, and every node proxies services.
 func ownBindings() []binding {
 	return []binding{
 		{name: "podvine:kubelet-api", ref: "system:kubelet-api-admin", subjects: []string{"group podvine:kubelet-api"}},
+		{name: "podvine:rebalancer", ref: "podvine:rebalancer", subjects: []string{"account kube-system/podvine-rebalancer"}},
 		{name: "podvine:node-proxier", ref: "system:node-proxier", subjects: []string{"group system:nodes"}},
 	}
 }
