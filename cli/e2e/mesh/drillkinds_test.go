@@ -56,6 +56,7 @@ var drills = []drill{
 		inflict(t, append([]string{"kill"}, on...)...)
 		inflict(t, append([]string{"start"}, on...)...)
 	}},
+	{"roll, drain and kill", false, voting, longSpan, rollWhileDrained},
 	{"isolate for 5 min", false, voting, longestSpan, func(t *testing.T, on []string) { whileIsolated(t, on[0], longestSpan) }},
 	{"the leader's clock an hour ahead", false, leading, 2 * faultSpan, func(t *testing.T, on []string) { whileClockIsOff(t, on[0], clockSpan) }},
 	{"a voter's clock an hour behind", false, voting, 2 * faultSpan, func(t *testing.T, on []string) { whileClockIsOff(t, on[0], -clockSpan) }},
