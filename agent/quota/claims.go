@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	quotav1 "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/apiserver/pkg/quota/v1/generic"
+	"k8s.io/component-helpers/storage/volume"
 )
 
 // classSuffix ends the name of a resource that counts for one storage class:
@@ -59,13 +60,7 @@ func (e *claimEvaluator) Usage(item runtime.Object) (corev1.ResourceList, error)
 		return nil, fmt.Errorf("expected a claim, got %T", item)
 	}
 	one := *resource.NewQuantity(1, resource.DecimalSI)
-	class := ""
-	if c.Spec.StorageClassName != nil {
-		class = *c.Spec.StorageClassName
-	}
-	if a, ok := c.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-		class = a
-	}
+	class := volume.GetPersistentVolumeClaimClass(c)
 	used := corev1.ResourceList{generic.ObjectCountQuotaResourceNameFor(e.resource): one, corev1.ResourcePersistentVolumeClaims: one}
 	if class != "" {
 		used[corev1.ResourceName(class+classSuffix+string(corev1.ResourcePersistentVolumeClaims))] = one

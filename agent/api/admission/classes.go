@@ -6,21 +6,36 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/component-helpers/storage/volume"
+
+	"github.com/podvine/podvine/agent/api/kinds/storage"
 )
 
-const (
-	defaultStorageClass     = "storageclass.kubernetes.io/is-default-class"
-	betaDefaultStorageClass = "storageclass.beta.kubernetes.io/is-default-class"
-	// ingressClassAnnotation names an ingress's class the way before the field.
-	ingressClassAnnotation = "kubernetes.io/ingress.class"
-)
+// ingressClassAnnotation names an ingress's class the way before the field.
+const ingressClassAnnotation = "kubernetes.io/ingress.class"
+
+// defaultOf returns the name of the default class, nil where there is none, once all classes are known.
+func defaultOf[T metav1.Object](h *admission.Handler, a admission.Attributes, list func(labels.Selector) ([]T, error), isDefault func(T) bool) (*string, error) {
+	if !h.WaitForReady() {
+		return nil, forbidden(a, "not yet ready to handle request")
+	}
+	classes, err := list(labels.Everything())
+	if err != nil {
+		return nil, forbidden(a, "%w", err)
+	}
+	class, ok := newest(classes, isDefault)
+	if !ok {
+		return nil, nil
+	}
+	name := class.GetName()
+	return &name, nil
+}
 
 // newest returns the default class that was made last, of equals that with the least name; nil where there is none.
 func newest[T metav1.Object](classes []T, isDefault func(T) bool) (found T, ok bool) {
@@ -66,23 +81,11 @@ func (p *claimClasses) Admit(_ context.Context, a admission.Attributes, _ admiss
 	if err != nil {
 		return err
 	}
-	if _, named := claim.Annotations[corev1.BetaStorageClassAnnotation]; named || claim.Spec.StorageClassName != nil {
+	if volume.PersistentVolumeClaimHasClass(claim) {
 		return nil
 	}
-	if !p.WaitForReady() {
-		return forbidden(a, "not yet ready to handle request")
-	}
-	classes, err := p.lister.List(labels.Everything())
-	if err != nil {
-		return forbidden(a, "%w", err)
-	}
-	class, ok := newest(classes, func(c *storagev1.StorageClass) bool {
-		return c.Annotations[defaultStorageClass] == "true" || c.Annotations[betaDefaultStorageClass] == "true"
-	})
-	if ok {
-		claim.Spec.StorageClassName = &class.Name
-	}
-	return nil
+	claim.Spec.StorageClassName, err = defaultOf(p.Handler, a, p.lister.List, storage.IsDefault)
+	return err
 }
 
 // claimGrowth is the plug-in PersistentVolumeClaimResize.
@@ -110,22 +113,12 @@ func (p *claimGrowth) Validate(_ context.Context, a admission.Attributes, _ admi
 	if old.Status.Phase != corev1.ClaimBound {
 		return forbidden(a, "Only bound persistent volume claims can be expanded")
 	}
-	if name := className(claim); name != "" && name == className(old) {
+	if name := volume.GetPersistentVolumeClaimClass(claim); name != "" && name == volume.GetPersistentVolumeClaimClass(old) {
 		if class, err := p.lister.Get(name); err == nil && class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion {
 			return nil
 		}
 	}
 	return forbidden(a, "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize")
-}
-
-func className(claim *corev1.PersistentVolumeClaim) string {
-	if name, ok := claim.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-		return name
-	}
-	if claim.Spec.StorageClassName != nil {
-		return *claim.Spec.StorageClassName
-	}
-	return ""
 }
 
 // ingressClasses is the plug-in DefaultIngressClass.
@@ -159,18 +152,8 @@ func (p *ingressClasses) Admit(_ context.Context, a admission.Attributes, _ admi
 	if _, named := ingress.Annotations[ingressClassAnnotation]; named || ingress.Spec.IngressClassName != nil {
 		return nil
 	}
-	if !p.WaitForReady() {
-		return forbidden(a, "not yet ready to handle request")
-	}
-	classes, err := p.lister.List(labels.Everything())
-	if err != nil {
-		return forbidden(a, "%w", err)
-	}
-	class, ok := newest(classes, func(c *networkingv1.IngressClass) bool {
+	ingress.Spec.IngressClassName, err = defaultOf(p.Handler, a, p.lister.List, func(c *networkingv1.IngressClass) bool {
 		return c.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true"
 	})
-	if ok {
-		ingress.Spec.IngressClassName = &class.Name
-	}
-	return nil
+	return err
 }

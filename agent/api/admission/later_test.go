@@ -65,9 +65,9 @@ func TestDefaultClasses(t *testing.T) {
 		return metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(time.Unix(1_000_000, 0).Add(-age)), Annotations: map[string]string{annotation: "true"}}
 	}
 	admit := whole(t,
-		&storagev1.StorageClass{ObjectMeta: class("old", time.Hour, defaultStorageClass)},
-		&storagev1.StorageClass{ObjectMeta: class("b", 0, betaDefaultStorageClass), AllowVolumeExpansion: ptr.To(true)},
-		&storagev1.StorageClass{ObjectMeta: class("c", 0, defaultStorageClass)},
+		&storagev1.StorageClass{ObjectMeta: class("old", time.Hour, "storageclass.kubernetes.io/is-default-class")},
+		&storagev1.StorageClass{ObjectMeta: class("b", 0, "storageclass.beta.kubernetes.io/is-default-class"), AllowVolumeExpansion: ptr.To(true)},
+		&storagev1.StorageClass{ObjectMeta: class("c", 0, "storageclass.kubernetes.io/is-default-class")},
 		&storagev1.StorageClass{ObjectMeta: class("none", -time.Hour, "other")},
 		&networkingv1.IngressClass{ObjectMeta: class("front", time.Hour, networkingv1.AnnotationIsDefaultIngressClass)},
 		&networkingv1.IngressClass{ObjectMeta: class("back", 0, networkingv1.AnnotationIsDefaultIngressClass)},

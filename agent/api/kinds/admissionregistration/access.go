@@ -52,6 +52,14 @@ func (a *access) toKind(ctx context.Context, kind *admissionv1.ParamKind) field.
 	return nil
 }
 
+// toChangedKind is toKind for an update, which is refused only where it changes the kind.
+func (a *access) toChangedKind(ctx context.Context, kind, old *admissionv1.ParamKind) field.ErrorList {
+	if equality.Semantic.DeepEqual(kind, old) {
+		return nil
+	}
+	return a.toKind(ctx, kind)
+}
+
 // toParams refuses a binding whose author may not read what it refers to.
 func (a *access) toParams(ctx context.Context, policy string, ref *admissionv1.ParamRef,
 	kindOf func(context.Context, string) *admissionv1.ParamKind) field.ErrorList {
@@ -99,10 +107,4 @@ func (a *access) mayRead(ctx context.Context, kind *admissionv1.ParamKind, names
 		err = fmt.Errorf("user %s does not have \"get\" permission on %s.%s", u.GetName(), wanted.Resource, wanted.APIGroup)
 	}
 	return err
-}
-
-func sameKind(a, b *admissionv1.ParamKind) bool { return equality.Semantic.DeepEqual(a, b) }
-
-func sameParams(policy, oldPolicy string, ref, oldRef *admissionv1.ParamRef) bool {
-	return policy == oldPolicy && equality.Semantic.DeepEqual(ref, oldRef)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,10 +36,7 @@ func validatingPolicies(v *validator) kinds.Resource {
 		},
 		ValidateUpdate: func(ctx context.Context, p, old *policy) field.ErrorList {
 			errs := append(validateMetaUpdate(&p.ObjectMeta, &old.ObjectMeta), v.validatingPolicy(p, old)...)
-			if !sameKind(p.Spec.ParamKind, old.Spec.ParamKind) {
-				errs = append(errs, v.access.toKind(ctx, p.Spec.ParamKind)...)
-			}
-			return errs
+			return append(errs, v.access.toChangedKind(ctx, p.Spec.ParamKind, old.Spec.ParamKind)...)
 		},
 		ForbidUnconditionalUpdate: true,
 		Columns: []kinds.Column[*policy]{
@@ -86,10 +84,7 @@ func mutatingPolicies(v *validator) kinds.Resource {
 		},
 		ValidateUpdate: func(ctx context.Context, p, old *policy) field.ErrorList {
 			errs := append(validateMetaUpdate(&p.ObjectMeta, &old.ObjectMeta), v.mutatingPolicy(p, old)...)
-			if !sameKind(p.Spec.ParamKind, old.Spec.ParamKind) {
-				errs = append(errs, v.access.toKind(ctx, p.Spec.ParamKind)...)
-			}
-			return errs
+			return append(errs, v.access.toChangedKind(ctx, p.Spec.ParamKind, old.Spec.ParamKind)...)
 		},
 		ForbidUnconditionalUpdate: true,
 		Columns: []kinds.Column[*policy]{
@@ -110,53 +105,48 @@ func mutatingPolicies(v *validator) kinds.Resource {
 
 func validatingBindings(v *validator) kinds.Resource {
 	type binding = admissionv1.ValidatingAdmissionPolicyBinding
-	return &kinds.Kind[*binding]{
-		GroupVersion: admissionv1.SchemeGroupVersion,
-		Kind:         "ValidatingAdmissionPolicyBinding", Resource: "validatingadmissionpolicybindings", Singular: "validatingadmissionpolicybinding",
-		Categories:    []string{"api-extensions"},
-		New:           func() *binding { return &binding{} },
-		NewList:       func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} },
-		Default:       func(b *binding) { defaultMatch(b.Spec.MatchResources) },
-		HasGeneration: true,
-		Validate: func(ctx context.Context, b *binding) field.ErrorList {
-			return append(validateValidatingBinding(b), v.access.toParams(ctx, b.Spec.PolicyName, b.Spec.ParamRef, v.access.validating)...)
-		},
-		ValidateUpdate: func(ctx context.Context, b, old *binding) field.ErrorList {
-			errs := append(validateMetaUpdate(&b.ObjectMeta, &old.ObjectMeta), validateValidatingBinding(b)...)
-			if !sameParams(b.Spec.PolicyName, old.Spec.PolicyName, b.Spec.ParamRef, old.Spec.ParamRef) {
-				errs = append(errs, v.access.toParams(ctx, b.Spec.PolicyName, b.Spec.ParamRef, v.access.validating)...)
-			}
-			return errs
-		},
-		ForbidUnconditionalUpdate: true,
-		Columns: bindingColumns(func(b *binding) (string, *admissionv1.ParamRef) { return b.Spec.PolicyName, b.Spec.ParamRef },
-			"PolicyName indicates the policy definition which the policy binding binded to"),
-	}
+	k := bindings(v, validateValidatingBinding, func(b *binding) *admissionv1.MatchResources { return b.Spec.MatchResources },
+		func(b *binding) (string, *admissionv1.ParamRef) { return b.Spec.PolicyName, b.Spec.ParamRef }, &v.access.validating)
+	k.Kind, k.Resource, k.Singular = "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "validatingadmissionpolicybinding"
+	k.New = func() *binding { return &binding{} }
+	k.NewList = func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} }
+	return k
 }
 
 func mutatingBindings(v *validator) kinds.Resource {
 	type binding = admissionv1.MutatingAdmissionPolicyBinding
-	return &kinds.Kind[*binding]{
-		GroupVersion: admissionv1.SchemeGroupVersion,
-		Kind:         "MutatingAdmissionPolicyBinding", Resource: "mutatingadmissionpolicybindings", Singular: "mutatingadmissionpolicybinding",
+	k := bindings(v, validateMutatingBinding, func(b *binding) *admissionv1.MatchResources { return b.Spec.MatchResources },
+		func(b *binding) (string, *admissionv1.ParamRef) { return b.Spec.PolicyName, b.Spec.ParamRef }, &v.access.mutating)
+	k.Kind, k.Resource, k.Singular = "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "mutatingadmissionpolicybinding"
+	k.New = func() *binding { return &binding{} }
+	k.NewList = func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} }
+	return k
+}
+
+// bindings are what the two kinds have in common. kindOf tells, once the policies are installed, what parameters theirs have.
+func bindings[T kinds.Object](v *validator, check func(T) field.ErrorList, match func(T) *admissionv1.MatchResources,
+	of func(T) (policy string, parameters *admissionv1.ParamRef), kindOf *func(context.Context, string) *admissionv1.ParamKind) *kinds.Kind[T] {
+	mayRead := func(ctx context.Context, b T) field.ErrorList {
+		policy, parameters := of(b)
+		return v.access.toParams(ctx, policy, parameters, *kindOf)
+	}
+	return &kinds.Kind[T]{
+		GroupVersion:  admissionv1.SchemeGroupVersion,
 		Categories:    []string{"api-extensions"},
-		New:           func() *binding { return &binding{} },
-		NewList:       func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} },
-		Default:       func(b *binding) { defaultMatch(b.Spec.MatchResources) },
+		Default:       func(b T) { defaultMatch(match(b)) },
 		HasGeneration: true,
-		Validate: func(ctx context.Context, b *binding) field.ErrorList {
-			return append(validateMutatingBinding(b), v.access.toParams(ctx, b.Spec.PolicyName, b.Spec.ParamRef, v.access.mutating)...)
-		},
-		ValidateUpdate: func(ctx context.Context, b, old *binding) field.ErrorList {
-			errs := append(validateMetaUpdate(&b.ObjectMeta, &old.ObjectMeta), validateMutatingBinding(b)...)
-			if !sameParams(b.Spec.PolicyName, old.Spec.PolicyName, b.Spec.ParamRef, old.Spec.ParamRef) {
-				errs = append(errs, v.access.toParams(ctx, b.Spec.PolicyName, b.Spec.ParamRef, v.access.mutating)...)
+		Validate:      func(ctx context.Context, b T) field.ErrorList { return append(check(b), mayRead(ctx, b)...) },
+		ValidateUpdate: func(ctx context.Context, b, old T) field.ErrorList {
+			errs := append(apivalidation.ValidateObjectMetaAccessorUpdate(b, old, field.NewPath("metadata")), check(b)...)
+			policy, parameters := of(b)
+			oldPolicy, oldParameters := of(old)
+			if policy != oldPolicy || !equality.Semantic.DeepEqual(parameters, oldParameters) {
+				errs = append(errs, mayRead(ctx, b)...)
 			}
 			return errs
 		},
 		ForbidUnconditionalUpdate: true,
-		Columns: bindingColumns(func(b *binding) (string, *admissionv1.ParamRef) { return b.Spec.PolicyName, b.Spec.ParamRef },
-			"PolicyName indicates the policy definition which the policy binding binded to"),
+		Columns:                   bindingColumns(of, "PolicyName indicates the policy definition which the policy binding binded to"),
 	}
 }
 

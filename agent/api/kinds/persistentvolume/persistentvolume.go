@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/api/kinds"
@@ -157,12 +158,7 @@ func columns() []kinds.Column[*corev1.PersistentVolume] {
 			}
 			return v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name
 		}},
-		{Name: "StorageClass", Description: "Name of StorageClass to which this persistent volume belongs.", Cell: func(v T) any {
-			if class, ok := v.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-				return class
-			}
-			return v.Spec.StorageClassName
-		}},
+		{Name: "StorageClass", Description: "Name of StorageClass to which this persistent volume belongs.", Cell: func(v T) any { return volume.GetPersistentVolumeClass(v) }},
 		{Name: "VolumeAttributesClass", Description: spec["volumeAttributesClassName"], Cell: func(v T) any { return podspec.OrUnset(v.Spec.VolumeAttributesClassName) }},
 		{Name: "Reason", Description: status["reason"], Cell: func(v T) any { return v.Status.Reason }},
 		kinds.AgeColumn[T](),

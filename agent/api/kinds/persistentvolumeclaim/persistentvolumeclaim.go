@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/component-helpers/storage/volume"
 
 	"github.com/podvine/podvine/agent/api/kinds"
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
@@ -209,7 +210,7 @@ func columns() []kinds.Column[*corev1.PersistentVolumeClaim] {
 		{Name: "Access Modes", Description: status["accessModes"], Cell: bound(func(c *corev1.PersistentVolumeClaim) any {
 			return podspec.ShortAccessModes(c.Status.AccessModes)
 		})},
-		{Name: "StorageClass", Description: spec["storageClassName"], Cell: func(c *corev1.PersistentVolumeClaim) any { return class(c) }},
+		{Name: "StorageClass", Description: spec["storageClassName"], Cell: func(c *corev1.PersistentVolumeClaim) any { return volume.GetPersistentVolumeClaimClass(c) }},
 		{Name: "VolumeAttributesClass", Description: spec["volumeAttributesClassName"], Cell: func(c *corev1.PersistentVolumeClaim) any {
 			return podspec.OrUnset(c.Spec.VolumeAttributesClassName)
 		}},
@@ -218,14 +219,4 @@ func columns() []kinds.Column[*corev1.PersistentVolumeClaim] {
 			return string(podspec.OrUnset(c.Spec.VolumeMode))
 		}},
 	}
-}
-
-func class(c *corev1.PersistentVolumeClaim) string {
-	if class, ok := c.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-		return class
-	}
-	if c.Spec.StorageClassName == nil {
-		return ""
-	}
-	return *c.Spec.StorageClassName
 }

@@ -47,7 +47,7 @@ func classes() kinds.Resource {
 		ValidateUpdate:      func(_ context.Context, c, old T) field.ErrorList { return validateClassUpdate(c, old) },
 		ReturnDeletedObject: true,
 		Columns: []kinds.Column[T]{
-			{Name: "Name", Format: "name", Description: kinds.NameColumn[T]().Description, Cell: func(c T) any { return c.Name + defaultMark(c.Annotations) }},
+			{Name: "Name", Format: "name", Description: kinds.NameColumn[T]().Description, Cell: func(c T) any { return c.Name + defaultMark(c) }},
 			{Name: "Provisioner", Description: doc["provisioner"], Cell: func(c T) any { return c.Provisioner }},
 			{Name: "ReclaimPolicy", Description: doc["reclaimPolicy"], Cell: func(c T) any {
 				return string(ptr.Deref(c.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete))
@@ -61,8 +61,13 @@ func classes() kinds.Resource {
 	}
 }
 
-func defaultMark(annotations map[string]string) string {
-	if annotations[defaultClass] == "true" || annotations[betaDefaultClass] == "true" {
+// IsDefault says that claims which name no class get this one.
+func IsDefault(c *storagev1.StorageClass) bool {
+	return c.Annotations[defaultClass] == "true" || c.Annotations[betaDefaultClass] == "true"
+}
+
+func defaultMark(c *storagev1.StorageClass) string {
+	if IsDefault(c) {
 		return " (default)"
 	}
 	return ""
