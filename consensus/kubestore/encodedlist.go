@@ -158,9 +158,13 @@ func (l *encodedList) envelope(encode func(runtime.Object, io.Writer) error) (he
 	return append(head, metadata...), tail, true
 }
 
+// write begins with the prefix alone, by which the library's writer knows an answer that comes in pieces: it gathers the first of
+// them and compresses what is large.
 func (l *encodedList) write(head, tail []byte, w io.Writer) error {
-	if _, err := w.Write(head); err != nil {
-		return fmt.Errorf("write list: %w", err)
+	for _, part := range [][]byte{head[:len(protobufPrefix)], head[len(protobufPrefix):]} {
+		if _, err := w.Write(part); err != nil {
+			return fmt.Errorf("write list: %w", err)
+		}
 	}
 	scratch := make([]byte, 0, scratchBytes)
 	for i := range l.items {
