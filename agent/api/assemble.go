@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -9,8 +11,10 @@ import (
 	"strings"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -231,6 +235,17 @@ func (s *Server) storages(generic *genericapiserver.Config) (map[string]*generic
 		Mapper: s.mapper, Nodes: s.config.Nodes, Settings: s.config.Settings,
 	}
 	groups := map[string]*genericapiserver.APIGroupInfo{}
+	env.Namespace = func(ctx context.Context, name string) (*corev1.Namespace, error) {
+		namespaces, ok := groups[""].VersionedResourcesStorageMap["v1"]["namespaces"].(registryrest.Getter)
+		if !ok {
+			return nil, errors.New("namespaces are not served")
+		}
+		found, err := namespaces.Get(request.WithNamespace(ctx, ""), name, &metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return found.(*corev1.Namespace), nil
+	}
 	for _, r := range s.resources {
 		version := r.GVR().GroupVersion()
 		group := groups[version.Group]

@@ -38,4 +38,5 @@ func TestServer(t *testing.T) {
 	story("evictions", testEvictions)
 	story("limit ranges", testLimitRanges)
 	story("default classes", testDefaultClasses)
+	story("administrators' access to devices", testAdminAccess)
 }

@@ -108,7 +108,7 @@ func otherGaps() []Gap {
 		{Kind: "StorageVersionMigration", Field: "spec.resource.resource", Effect: "no object is written anew"},
 		{Kind: "DeviceTaintRule", Field: "spec.taint.key", Effect: "no device is tainted"},
 		{Kind: "DeviceClass", Field: "spec.selectors", Effect: "no device is allocated"},
-		{Kind: "ResourceClaim", Field: "spec.devices", Effect: "no device is allocated; `adminAccess` is not held against the namespace's label"},
+		{Kind: "ResourceClaim", Field: "spec.devices", Effect: "no device is allocated"},
 		{Kind: "ResourceClaimTemplate", Field: "spec.spec.devices", Effect: "no claims are made and no device is allocated"},
 		{Kind: "ResourceSlice", Field: "spec.driver", Effect: "no device is allocated"},
 		{Kind: "HorizontalPodAutoscaler", Field: "spec.maxReplicas", Effect: "nothing is scaled"},

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -21,6 +22,8 @@ type Env struct {
 	Mapper meta.RESTMapper
 	// Nodes reaches the nodes' kubelet API, for logs, exec, attach, port-forward and proxies. It is never nil.
 	Nodes NodeConnector
+	// Namespace returns a namespace as the store has it, while the server runs.
+	Namespace func(ctx context.Context, name string) (*corev1.Namespace, error)
 	// Settings are the cluster settings that validation and allocation need.
 	Settings Settings
 }

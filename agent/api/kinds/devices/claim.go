@@ -15,7 +15,7 @@ import (
 	"github.com/podvine/podvine/agent/api/kinds/podspec"
 )
 
-func claims() kinds.Resource {
+func claims(access *adminAccess) kinds.Resource {
 	type T = *resourcev1.ResourceClaim
 	return &kinds.Kind[T]{
 		GroupVersion: resourcev1.SchemeGroupVersion,
@@ -36,8 +36,9 @@ func claims() kinds.Resource {
 			dropDerived(&c.Spec.Devices)
 		},
 		PrepareForUpdate: func(_ context.Context, c, _ T) { dropDerived(&c.Spec.Devices) },
-		Validate: func(_ context.Context, c T) field.ErrorList {
-			errs := kinds.ValidateObjectMeta(&c.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+		Validate: func(ctx context.Context, c T) field.ErrorList {
+			errs := access.toRequests(ctx, c.Namespace, c.Spec.Devices.Requests)
+			errs = append(errs, kinds.ValidateObjectMeta(&c.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))...)
 			return append(errs, validateClaim(&c.Spec.Devices, false, field.NewPath("spec", "devices"))...)
 		},
 		ValidateUpdate: func(_ context.Context, c, old T) field.ErrorList {
@@ -58,11 +59,13 @@ func claims() kinds.Resource {
 				c.Spec = old.Spec
 				dropDerivedStatus(&c.Status)
 			},
-			ValidateUpdate: func(_ context.Context, c, old T) field.ErrorList {
-				errs := kinds.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+			ValidateUpdate: func(ctx context.Context, c, old T) field.ErrorList {
+				errs := access.toResults(ctx, c.Namespace, c.Status.Allocation, old.Status.Allocation)
+				errs = append(errs, kinds.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))...)
 				return append(errs, validateClaimStatus(c, old, field.NewPath("status"))...)
 			},
 		},
+		Extend: access.extend,
 	}
 }
 
@@ -84,7 +87,7 @@ func claimState(c *resourcev1.ResourceClaim) string {
 	return strings.Join(states, ",")
 }
 
-func claimTemplates() kinds.Resource {
+func claimTemplates(access *adminAccess) kinds.Resource {
 	type T = *resourcev1.ResourceClaimTemplate
 	check := func(t T, stored bool) field.ErrorList {
 		errs := kinds.ValidateObjectMeta(&t.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
@@ -103,13 +106,16 @@ func claimTemplates() kinds.Resource {
 		Default:          func(t T) { defaultClaim(&t.Spec.Spec.Devices) },
 		PrepareForCreate: func(_ context.Context, t T) { dropDerived(&t.Spec.Spec.Devices) },
 		PrepareForUpdate: func(_ context.Context, t, _ T) { dropDerived(&t.Spec.Spec.Devices) },
-		Validate:         func(_ context.Context, t T) field.ErrorList { return check(t, false) },
+		Validate: func(ctx context.Context, t T) field.ErrorList {
+			return append(access.toRequests(ctx, t.Namespace, t.Spec.Spec.Devices.Requests), check(t, false)...)
+		},
 		ValidateUpdate: func(_ context.Context, t, old T) field.ErrorList {
 			errs := kinds.ValidateObjectMetaUpdate(&t.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 			errs = append(errs, immutable(t.Spec, old.Spec, field.NewPath("spec"))...)
 			return append(errs, check(t, true)...)
 		},
 		Columns: []kinds.Column[T]{kinds.NameColumn[T](), kinds.AgeColumn[T]()},
+		Extend:  access.extend,
 	}
 }
 

@@ -21,7 +21,8 @@ import (
 
 // Resources returns the kinds.
 func Resources() []kinds.Resource {
-	return []kinds.Resource{classes(), claims(), claimTemplates(), resourceSlices(), taintRules()}
+	access := &adminAccess{}
+	return []kinds.Resource{classes(), claims(access), claimTemplates(access), resourceSlices(), taintRules()}
 }
 
 func invalid(at *field.Path, value any, messages []string) field.ErrorList {
