@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/podvine/podvine/agent/api/auth/external"
+	"github.com/podvine/podvine/agent/api/auth/standard"
 	"github.com/podvine/podvine/gossip"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	AuditPolicyFile, AuditLogPath              string
 	// External are files of configuration of who may use the API. Every replica needs the same ones.
 	External external.Files
+	// RequestHeader is a front proxy of the administrator's. Every replica needs the same one.
+	RequestHeader standard.RequestHeader
 	// ProgramsDir holds the slim programs where the binary does not carry them.
 	ProgramsDir string
 	// Join has a machine that is no member yet join a cluster; nil has it found one.
@@ -100,6 +103,7 @@ func (c Config) Validate() error {
 		ports[port] = flag
 	}
 	c.settings().check(fault)
+	c.RequestHeader.Check(fault)
 	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
 		fault("audit-log-path", "a policy file is given, but no log")
 	}

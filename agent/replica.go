@@ -81,6 +81,10 @@ func (n *node) openAPI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
+	proxies, err := standard.NewFrontProxies(n.keys, n.config.RequestHeader)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	n.openAPIGate()
 	n.listener = joinListeners(listener, n.gate.admit)
 	address := netip.AddrPortFrom(n.address, n.config.APIPort)
@@ -91,7 +95,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		Nodes:               n.connector,
 		Alive:               func(name string) (bool, time.Time) { return n.directory.Alive(name) }, // nobody asks before there is one
 		Settings:            n.settings.kinds(),
-		Security:            n.security(address),
+		Security:            n.security(address, proxies),
 		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},
 		ProxyClientCertFile: n.keys.ProxyClient().File(), ProxyClientKeyFile: n.keys.ProxyClient().File(),
 		KubernetesService: &api.KubernetesService{
@@ -101,7 +105,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		},
 		Public:      n.publicRoutes(),
 		ReadyChecks: []healthz.HealthChecker{n.caughtUp()},
-		Bootstrap:   []api.BootstrapHook{standard.Bootstrap(), standard.Trust(n.keys), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
+		Bootstrap:   []api.BootstrapHook{standard.Bootstrap(), standard.Trust(n.keys, proxies), n.live.bootstrap(), dnsBootstrap(n.settings.serviceAddress(dnsServiceOffset))},
 		Log:         n.log.With("part", "api"),
 	})
 	if err != nil {
@@ -138,11 +142,11 @@ func (n *node) caughtUp() healthz.HealthChecker {
 }
 
 // security is the usual one, with this member's own paths.
-func (n *node) security(address netip.AddrPort) func(api.Access) (api.Security, error) {
+func (n *node) security(address netip.AddrPort, proxies *standard.FrontProxies) func(api.Access) (api.Security, error) {
 	usual := standard.Config{
 		PKI: n.keys, Issuer: "https://kubernetes.default.svc." + n.settings.ClusterDomain,
 		KeySetURL: "https://" + address.String() + tokens.KeySetPath, TolerationSeconds: func() int64 { return n.live.get().evictionDelaySeconds() },
-		External: n.config.External, ServerID: n.dir.NodeName, Log: n.log.With("part", "access"),
+		External: n.config.External, FrontProxies: proxies, ServerID: n.dir.NodeName, Log: n.log.With("part", "access"),
 		MoreAdmission: []admission.Named{{Name: "ClusterSettings", Plugin: newSettingsAdmission(n.live.get)}},
 	}
 	return func(access api.Access) (api.Security, error) {

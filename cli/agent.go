@@ -72,6 +72,19 @@ func (f *agentFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.External.TokenWebhook, "authentication-token-webhook-config-file", "", "kubeconfig that leads to a server that reviews tokens, followed; the same on every replica")
 	flags.StringVar(&c.External.TokenWebhookVersion, "authentication-token-webhook-version", c.External.TokenWebhookVersion, "version of the TokenReviews that it is sent: v1 or v1beta1")
 	flags.DurationVar(&c.External.TokenWebhookCache, "authentication-token-webhook-cache-ttl", c.External.TokenWebhookCache, "how long its answers count")
+	flags.StringVar(&c.RequestHeader.ClientCAFile, "requestheader-client-ca-file", "", "certificates of the authority of a front proxy that says in headers who a user is, followed; the same on every replica")
+	for name, header := range map[string]struct {
+		list *[]string
+		what string
+	}{
+		"allowed-names":        {&c.RequestHeader.AllowedNames, "common names of certificates of that authority that count (default: any)"},
+		"username-headers":     {&c.RequestHeader.UsernameHeaders, "headers that name the user, the first that is there counts"},
+		"uid-headers":          {&c.RequestHeader.UIDHeaders, "headers that hold the user's UID"},
+		"group-headers":        {&c.RequestHeader.GroupHeaders, "headers that name the user's groups"},
+		"extra-headers-prefix": {&c.RequestHeader.ExtraHeadersPrefix, "what the names of headers with further attributes of the user begin with"},
+	} {
+		flags.StringSliceVar(header.list, "requestheader-"+name, nil, header.what)
+	}
 	for name, port := range map[string]*uint16{"api-port": &c.APIPort, "kubelet-port": &c.KubeletPort, "gossip-port": &c.GossipPort, "peer-port": &c.PeerPort} {
 		flags.Uint16Var(port, name, *port, "port of the "+strings.TrimSuffix(name, "-port"))
 	}

@@ -25,6 +25,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	registryrest "k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/apiserver/pkg/util/notfoundhandler"
@@ -82,6 +83,9 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 	c.EffectiveVersion = newVersion()
 	c.SecureServing = &genericapiserver.SecureServingInfo{
 		Listener: s.config.Listener, Cert: s.config.ServingCert, ClientCA: s.config.ClientCA}
+	if s.config.ClientCA != nil && s.security.ClientCA != nil {
+		c.SecureServing.ClientCA = dynamiccertificates.NewUnionCAContentProvider(s.config.ClientCA, s.security.ClientCA)
+	}
 	c.ExternalAddress = s.config.ExternalAddress
 	if host, _, err := net.SplitHostPort(s.config.ExternalAddress); err == nil {
 		c.PublicAddress = net.ParseIP(host)

@@ -119,6 +119,8 @@ type Security struct {
 	Audiences authenticator.Audiences
 	// RequestHeader says which headers name the user of a front proxy, so that they are removed; may be nil.
 	RequestHeader *authenticatorfactory.RequestHeaderConfig
+	// ClientCA are further authorities whose certificates are asked for at the handshake; may be nil.
+	ClientCA dynamiccertificates.CAContentProvider
 	// Authorizer decides, for the server's own clients (group system:masters) too.
 	Authorizer authorizer.Authorizer
 	// RuleResolver lists a user's rules; may be nil.

@@ -26,6 +26,7 @@ import (
 	"github.com/podvine/podvine/agent/api/apitest"
 	"github.com/podvine/podvine/agent/api/apitest/kubectl"
 	"github.com/podvine/podvine/agent/api/auth/external"
+	"github.com/podvine/podvine/agent/api/auth/standard"
 )
 
 // A server with everything configured that the other has not.
@@ -44,7 +45,10 @@ func TestServerOptions(t *testing.T) {
 	if err := os.WriteFile(static, []byte(`st4tic,carol,1,"dev"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	proxy := newProxy(t, dir)
 	c := apitest.Start(t, func(o *apitest.Options) {
+		o.RequestHeader = standard.RequestHeader{ClientCAFile: proxy.file, AllowedNames: []string{"edge"}, UsernameHeaders: []string{"X-Who"},
+			GroupHeaders: []string{"X-Teams"}, UIDHeaders: []string{"X-Number"}, ExtraHeadersPrefix: []string{"X-More-"}}
 		o.External = external.Files{Tokens: static}
 		o.Adjust = func(config *api.Config) {
 			config.Audit, config.ClusterServices = audit, true
@@ -62,6 +66,7 @@ func TestServerOptions(t *testing.T) {
 	})
 	k := kubectl.New(t, c.Kubeconfig)
 	t.Run("bearers of tokens", func(t *testing.T) { testBearers(t, c) })
+	t.Run("a front proxy of the administrator's", func(t *testing.T) { testFrontProxy(t, c, k, proxy) })
 	t.Run("audit log", func(t *testing.T) { testAudit(t, k, audit.LogFile) })
 	t.Run("API service of another server", func(t *testing.T) { testRemoteService(t, k) })
 	t.Run("kubernetes service", func(t *testing.T) {

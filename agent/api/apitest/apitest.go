@@ -65,6 +65,8 @@ type Options struct {
 	TolerationSeconds func() int64
 	// External are files that add to authentication and authorization.
 	External external.Files
+	// RequestHeader is a front proxy beside the usual one.
+	RequestHeader standard.RequestHeader
 	// Log receives what store and server say; nil is silent.
 	Log *slog.Logger
 }
@@ -240,7 +242,11 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 	if c.backend, err = kubestore.New(c.replica, kubestore.Options{Logger: o.Log}); err != nil {
 		return err
 	}
-	security := standard.Config{PKI: c.PKI, Issuer: issuer, KeySetURL: "https://" + listener.Addr().String() + tokens.KeySetPath,
+	proxies, err := standard.NewFrontProxies(c.PKI, o.RequestHeader)
+	if err != nil {
+		return err
+	}
+	security := standard.Config{FrontProxies: proxies, PKI: c.PKI, Issuer: issuer, KeySetURL: "https://" + listener.Addr().String() + tokens.KeySetPath,
 		TolerationSeconds: o.TolerationSeconds, External: o.External, ServerID: nodeName, Log: o.Log}
 	config := api.Config{
 		Listener:            listener,
@@ -251,7 +257,7 @@ func (c *Cluster) openServer(o Options, listener net.Listener) error {
 		ListerWatcher:       c.backend.ListerWatcher,
 		Settings:            kinds.Settings{ServiceRanges: []string{"10.96.0.0/12"}, NodePortFirst: 30000, NodePortLast: 32767, ClusterDomain: clusterDomain},
 		Security:            security.Security,
-		Bootstrap:           []api.BootstrapHook{standard.Bootstrap(), standard.Trust(c.PKI)},
+		Bootstrap:           []api.BootstrapHook{standard.Bootstrap(), standard.Trust(c.PKI, proxies)},
 		ProxyClientCertFile: c.PKI.ProxyClient().File(),
 		ProxyClientKeyFile:  c.PKI.ProxyClient().File(),
 		Log:                 o.Log,

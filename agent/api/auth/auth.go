@@ -40,8 +40,8 @@ import (
 type AuthenticatorConfig struct {
 	// ClientCA verifies client certificates: the common name is the user, the organizations are the groups.
 	ClientCA dynamiccertificates.CAContentProvider
-	// FrontProxy trusts identities in headers of requests that show a certificate of the front proxy.
-	FrontProxy *authenticatorfactory.RequestHeaderConfig
+	// FrontProxies trust identities in headers of requests that show a certificate of a front proxy.
+	FrontProxies []*authenticatorfactory.RequestHeaderConfig
 	// Tokens check bearer tokens, tried in this order.
 	Tokens []authenticator.Token
 	// Anonymous admits requests without any credentials; nil is Kubernetes' default, to admit them (RBAC grants them
@@ -49,11 +49,11 @@ type AuthenticatorConfig struct {
 	Anonymous *apiserver.AnonymousAuthConfig
 }
 
-// NewAuthenticator tries the front proxy, client certificates, tokens and, last, anonymity. A bad credential is refused
+// NewAuthenticator tries front proxies, client certificates, tokens and, last, anonymity. A bad credential is refused
 // and never falls back to anonymous.
 func NewAuthenticator(config AuthenticatorConfig) (authenticator.Request, error) {
 	var chain []authenticator.Request
-	if f := config.FrontProxy; f != nil {
+	for _, f := range config.FrontProxies {
 		chain = append(chain, headerrequest.NewDynamicVerifyOptionsSecure(f.CAContentProvider.VerifyOptions,
 			f.AllowedClientNames, f.UsernameHeaders, f.UIDHeaders, f.GroupHeaders, f.ExtraHeaderPrefixes))
 	}

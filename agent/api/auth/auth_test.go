@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
@@ -50,7 +51,7 @@ func parse(t *testing.T, content []byte) *x509.Certificate {
 func TestAuthenticator(t *testing.T) {
 	keys, stranger := openKeys(t), openKeys(t)
 	a, err := NewAuthenticator(AuthenticatorConfig{
-		ClientCA: keys.Cluster(), FrontProxy: FrontProxy(keys.FrontProxy(), pki.FrontProxyUser),
+		ClientCA: keys.Cluster(), FrontProxies: []*authenticatorfactory.RequestHeaderConfig{FrontProxy(keys.FrontProxy(), pki.FrontProxyUser)},
 		Tokens: []authenticator.Token{authenticator.TokenFunc(func(_ context.Context, token string) (*authenticator.Response, bool, error) {
 			switch token {
 			case "good":

@@ -40,6 +40,8 @@ type Config struct {
 	ServerID string
 	// Log receives what changes of those files come to; nil is silent.
 	Log *slog.Logger
+	// FrontProxies are those that members trust; nil is the usual one alone.
+	FrontProxies *FrontProxies
 	// MoreTokens, MoreAuthorizers and MoreAdmission follow the usual ones.
 	MoreTokens      []authenticator.Token
 	MoreAuthorizers []union.NamedAuthorizer
@@ -64,9 +66,14 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 		return api.Security{}, err
 	}
 	bearers := []authenticator.Token{validator, authenticator.WrapAudienceAgnosticToken(audiences, bootstraptokens.Authenticator{Client: access.Client})}
-	frontProxy := auth.FrontProxy(c.PKI.FrontProxy(), pki.FrontProxyUser)
+	proxies := c.FrontProxies
+	if proxies == nil {
+		if proxies, err = NewFrontProxies(c.PKI, RequestHeader{}); err != nil {
+			return api.Security{}, err
+		}
+	}
 	request, err := auth.NewAuthenticator(auth.AuthenticatorConfig{
-		ClientCA: c.PKI.Cluster(), FrontProxy: frontProxy, Tokens: slices.Concat(bearers, files.Tokens(), c.MoreTokens), Anonymous: files.Anonymous(),
+		ClientCA: c.PKI.Cluster(), FrontProxies: proxies.each, Tokens: slices.Concat(bearers, files.Tokens(), c.MoreTokens), Anonymous: files.Anonymous(),
 	})
 	if err != nil {
 		return api.Security{}, err
@@ -98,7 +105,7 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 		return api.Security{}, err
 	}
 	return api.Security{
-		Authenticator: request, Audiences: audiences, RequestHeader: frontProxy,
+		Authenticator: request, Audiences: audiences, RequestHeader: proxies.all, ClientCA: proxies.all.CAContentProvider,
 		Authorizer: decides, RuleResolver: resolves, Admission: chain,
 		Start:  func(ctx context.Context) error { return errors.Join(files.Start(ctx), chain.Start(ctx)) },
 		Tokens: tokens.NewREST(issuer),

@@ -21,7 +21,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/api"
-	"github.com/podvine/podvine/agent/api/auth"
 	"github.com/podvine/podvine/agent/pki"
 )
 
@@ -35,18 +34,20 @@ const trustQueue = 1
 const (
 	clientCAKey     = "client-ca-file"
 	frontProxyCAKey = "requestheader-client-ca-file"
+	// allowedNamesKey is a list of which an empty one stands for any name.
+	allowedNamesKey = "requestheader-allowed-names"
 )
 
 // Trust keeps the ConfigMap kube-system/extension-apiserver-authentication: the authorities of client certificates and
-// of the front proxy, and the headers in which that passes on who a user is.
-func Trust(keys *pki.PKI) api.BootstrapHook {
+// of front proxies, and the headers in which those pass on who a user is.
+func Trust(keys *pki.PKI, proxies *FrontProxies) api.BootstrapHook {
 	return api.BootstrapHook{Name: "start-cluster-authentication-info-controller", Run: func(hook api.HookContext) error {
 		client, err := kubernetes.NewForConfig(hook.LoopbackClientConfig)
 		if err != nil {
 			return err
 		}
 		ensure := func(ctx context.Context) error {
-			own, err := trustOf(keys.Cluster().CurrentCABundleContent(), auth.FrontProxy(keys.FrontProxy(), pki.FrontProxyUser))
+			own, err := trustOf(keys.Cluster().CurrentCABundleContent(), proxies.all)
 			if err != nil {
 				return err
 			}
@@ -57,7 +58,7 @@ func Trust(keys *pki.PKI) api.BootstrapHook {
 		}
 		changed := make(trigger, trustQueue)
 		keys.Cluster().AddListener(changed)
-		keys.FrontProxy().AddListener(changed)
+		proxies.all.CAContentProvider.AddListener(changed)
 		go keepTrust(hook, client, changed, ensure)
 		return nil
 	}}
@@ -115,7 +116,7 @@ func trustOf(clientCA []byte, proxy *authenticatorfactory.RequestHeaderConfig) (
 		frontProxyCAKey: string(proxy.CAContentProvider.CurrentCABundleContent()),
 	}
 	for key, list := range map[string][]string{
-		"requestheader-allowed-names":        proxy.AllowedClientNames.Value(),
+		allowedNamesKey:                      proxy.AllowedClientNames.Value(),
 		"requestheader-username-headers":     proxy.UsernameHeaders.Value(),
 		"requestheader-uid-headers":          proxy.UIDHeaders.Value(),
 		"requestheader-group-headers":        proxy.GroupHeaders.Value(),
@@ -150,6 +151,9 @@ func ensureTrust(ctx context.Context, client kubernetes.Interface, own map[strin
 	return err
 }
 
+// anyName is the list of allowed names that stands for any.
+const anyName = "[]"
+
 // mergeTrust adds what this member trusts to what others do, so that members whose authorities differ for a while (a
 // rotation) do not undo each other's writes. Certificates that are retired or have expired, and what cannot be read, are dropped.
 func mergeTrust(have, own map[string]string, retired []string, now time.Time) map[string]string {
@@ -158,9 +162,12 @@ func mergeTrust(have, own map[string]string, retired []string, now time.Time) ma
 		merged = map[string]string{}
 	}
 	for key, value := range own {
-		if key == clientCAKey || key == frontProxyCAKey {
+		switch {
+		case key == clientCAKey || key == frontProxyCAKey:
 			merged[key] = mergeCertificates(have[key], value, retired, now)
-		} else {
+		case key == allowedNamesKey && (value == anyName || have[key] == anyName):
+			merged[key] = anyName
+		default:
 			merged[key] = mergeLists(have[key], value)
 		}
 	}
@@ -189,16 +196,11 @@ func mergeLists(have, own string) string {
 	if json.Unmarshal([]byte(have), &list) != nil || json.Unmarshal([]byte(own), &more) != nil {
 		return own
 	}
-	grown := false
-	for _, item := range more {
-		if !slices.Contains(list, item) {
-			list, grown = append(list, item), true
-		}
-	}
-	if !grown {
+	all := joined(list, more)
+	if len(all) == len(list) {
 		return have
 	}
-	encoded, err := json.Marshal(list)
+	encoded, err := json.Marshal(all)
 	if err != nil {
 		return own
 	}

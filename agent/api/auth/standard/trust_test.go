@@ -41,12 +41,15 @@ func TestMergeTrust(t *testing.T) {
 	now := time.Now()
 	mine, theirs, expired := authority(t, "mine", now.Add(time.Hour)), authority(t, "theirs", now.Add(time.Hour)), authority(t, "expired", now.Add(-time.Minute))
 	for name, c := range map[string]struct{ have, own, want map[string]string }{
-		"nothing there":      {nil, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}},
-		"the same":           {map[string]string{clientCAKey: mine, "h": `[ "a" ]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `[ "a" ]`}},
-		"another's is kept":  {map[string]string{clientCAKey: theirs, "h": `["b"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: theirs + mine, "h": `["b","a"]`}},
-		"expired is dropped": {map[string]string{clientCAKey: expired + mine}, map[string]string{clientCAKey: mine}, map[string]string{clientCAKey: mine}},
-		"rubbish is dropped": {map[string]string{clientCAKey: "x", "h": "["}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}},
-		"other keys stay":    {map[string]string{"note": "n"}, map[string]string{"h": `["a"]`}, map[string]string{"note": "n", "h": `["a"]`}},
+		"nothing there":        {nil, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}},
+		"the same":             {map[string]string{clientCAKey: mine, "h": `[ "a" ]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `[ "a" ]`}},
+		"another's is kept":    {map[string]string{clientCAKey: theirs, "h": `["b"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: theirs + mine, "h": `["b","a"]`}},
+		"expired is dropped":   {map[string]string{clientCAKey: expired + mine}, map[string]string{clientCAKey: mine}, map[string]string{clientCAKey: mine}},
+		"rubbish is dropped":   {map[string]string{clientCAKey: "x", "h": "["}, map[string]string{clientCAKey: mine, "h": `["a"]`}, map[string]string{clientCAKey: mine, "h": `["a"]`}},
+		"any name is any name": {map[string]string{allowedNamesKey: `["b"]`}, map[string]string{allowedNamesKey: `[]`}, map[string]string{allowedNamesKey: `[]`}},
+		"any name stays":       {map[string]string{allowedNamesKey: `[]`}, map[string]string{allowedNamesKey: `["a"]`}, map[string]string{allowedNamesKey: `[]`}},
+		"names are joined":     {map[string]string{allowedNamesKey: `["b"]`}, map[string]string{allowedNamesKey: `["a"]`}, map[string]string{allowedNamesKey: `["b","a"]`}},
+		"other keys stay":      {map[string]string{"note": "n"}, map[string]string{"h": `["a"]`}, map[string]string{"note": "n", "h": `["a"]`}},
 	} {
 		got := mergeTrust(c.have, c.own, nil, now)
 		if !maps.Equal(got, c.want) {
