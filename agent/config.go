@@ -56,6 +56,8 @@ type Config struct {
 	Voters int
 	// Rebalance has pods move to nodes that have just joined.
 	Rebalance bool
+	// PodSecurityPolicies has the API serve that kind, as Kubernetes did until 1.24, and admit pods by them alone.
+	PodSecurityPolicies bool
 }
 
 // DefaultConfig is an agent on an ordinary machine.

@@ -26,7 +26,7 @@ var errAddressChanged = errors.New("this node has another address now")
 
 // startsAnew tells whether an agent that ended for that reason is to start again in place.
 func startsAnew(reason error) bool {
-	return errors.Is(reason, errRoleChanged) || errors.Is(reason, errAddressChanged)
+	return errors.Is(reason, errRoleChanged) || errors.Is(reason, errAddressChanged) || errors.Is(reason, errKindsChanged)
 }
 
 // followAddress has the agent start anew when the machine has another address than the one with which it began: certificates,

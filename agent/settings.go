@@ -32,6 +32,8 @@ type Settings struct {
 	Voters int `json:"voters"`
 	// Rebalance has pods move to nodes that have just joined.
 	Rebalance bool `json:"rebalance"`
+	// PodSecurityPolicies has the API serve that kind, and admit only those pods that one of them allows.
+	PodSecurityPolicies bool `json:"podSecurityPolicies"`
 }
 
 // maxVoters bounds the setting: each write waits for a majority, and more than nine outlive nothing that nine do not.
@@ -84,6 +86,12 @@ func settingsTable() []setting {
 			get: func(s Settings) string { return strconv.FormatBool(s.Rebalance) },
 			set: func(s *Settings, text string) (err error) {
 				s.Rebalance, err = strconv.ParseBool(text)
+				return err
+			}},
+		{name: "pod-security-policies", live: true, optional: true,
+			get: func(s Settings) string { return strconv.FormatBool(s.PodSecurityPolicies) },
+			set: func(s *Settings, text string) (err error) {
+				s.PodSecurityPolicies, err = strconv.ParseBool(text)
 				return err
 			}},
 	}
@@ -145,6 +153,7 @@ func (c Config) settings() Settings {
 	return Settings{
 		PodRanges: c.PodRanges, ServiceRanges: c.ServiceRanges, ClusterDomain: c.ClusterDomain,
 		EvictionDelay: metav1.Duration{Duration: c.EvictionDelay}, Tunnel: c.Tunnel, Voters: c.Voters, Rebalance: c.Rebalance,
+		PodSecurityPolicies: c.PodSecurityPolicies,
 	}
 }
 
@@ -182,7 +191,8 @@ func (s Settings) serviceAddress(offset int) netip.Addr {
 // kinds are the settings that served kinds depend on.
 func (s Settings) kinds() kinds.Settings {
 	const nodePortFirst, nodePortLast = 30000, 32767
-	return kinds.Settings{ServiceRanges: s.ServiceRanges, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast, ClusterDomain: s.ClusterDomain}
+	return kinds.Settings{ServiceRanges: s.ServiceRanges, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast, ClusterDomain: s.ClusterDomain,
+		PodSecurityPolicies: s.PodSecurityPolicies}
 }
 
 // evictionDelaySeconds is the delay as tolerations take it, at least a second.

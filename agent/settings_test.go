@@ -88,6 +88,9 @@ func TestAdmissionOfSettings(t *testing.T) {
 		"rebalancing":                 {change("rebalance", "true"), nil},
 		"from an older version":       {change("rebalance", "-"), nil},
 		"rebalancing, perhaps":        {change("rebalance", "perhaps"), []string{"data[rebalance]"}},
+		"security policies":           {change("pod-security-policies", "true"), nil},
+		"made before there were some": {change("pod-security-policies", "-"), nil},
+		"neither on nor off":          {change("pod-security-policies", "maybe"), []string{"data[pod-security-policies]"}},
 		"immutable":                   {immutable, []string{"immutable"}},
 		"binary":                      {binary, []string{"binaryData"}},
 	} {
@@ -132,6 +135,8 @@ func TestKeeperFollowsTheObject(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.json")
 	var said strings.Builder
 	keeper := newSettingsKeeper(path, founded(), slog.New(slog.NewTextHandler(&said, nil)))
+	var changes []bool
+	keeper.changed = func(was, is Settings) { changes = append(changes, was.PodSecurityPolicies != is.PodSecurityPolicies) }
 	keeper.take(change())
 	if said.Len() > 0 {
 		t.Errorf("settings that are the same are no news: %s", said.String())
@@ -152,6 +157,10 @@ func TestKeeperFollowsTheObject(t *testing.T) {
 	}
 	if !strings.Contains(said.String(), "ignore bad settings") {
 		t.Errorf("nothing was said of bad settings: %s", said.String())
+	}
+	keeper.take(change("eviction-delay", "9s", "pod-security-policies", "true"))
+	if want := []bool{false, true}; !slices.Equal(changes, want) {
+		t.Errorf("told of changes %v, want %v", changes, want)
 	}
 }
 

@@ -93,6 +93,8 @@ type settingsKeeper struct {
 	path    string
 	log     *slog.Logger
 	current atomic.Pointer[Settings]
+	// changed is called with what was and what is, once the copy on the disk is what is; nil is nobody. It is set before follow.
+	changed func(was, is Settings)
 }
 
 func newSettingsKeeper(path string, settings Settings, log *slog.Logger) *settingsKeeper {
@@ -167,9 +169,14 @@ func (k *settingsKeeper) take(object *corev1.ConfigMap) {
 	if err := writeJSON(k.path, settings); err != nil {
 		// They act all the same; the next change, or start, writes them again.
 		k.log.Error("keep the cluster's settings", "error", err)
+		k.current.Store(&settings)
+		return
 	}
 	k.current.Store(&settings)
 	k.log.Info("settings of the cluster changed", "settings", settings.object().Data)
+	if k.changed != nil {
+		k.changed(current, settings)
+	}
 }
 
 // settingsAdmission refuses settings that cannot be, and deleting them; and to write what agents alone write.

@@ -160,6 +160,7 @@ func (n *node) openDisk(ctx context.Context) (err error) {
 		return err
 	}
 	n.live = newSettingsKeeper(n.dir.join("settings.json"), n.settings, n.log.With("part", "settings"))
+	n.live.changed = n.settingsChanged
 	if n.lastPeers, err = gossip.LastPeers(n.dir.path); err != nil {
 		return err
 	}

@@ -94,6 +94,7 @@ func (f *agentFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.ClusterDomain, "cluster-domain", c.ClusterDomain, "DNS domain of services (only when the node founds a cluster)")
 	flags.IntVar(&c.Voters, "voters", c.Voters, "how many nodes decide, an odd number; 0 follows the number of nodes (only when the node founds a cluster; later it is a cluster setting)")
 	flags.BoolVar(&c.Rebalance, "rebalance", c.Rebalance, "move pods to nodes that have just joined, as disruption budgets allow (only when the node founds a cluster; later it is a cluster setting)")
+	flags.BoolVar(&c.PodSecurityPolicies, "pod-security-policies", c.PodSecurityPolicies, "serve PodSecurityPolicies, as Kubernetes did until 1.24, and admit pods by them alone (only when the node founds a cluster; later it is a cluster setting)")
 	flags.StringVar(&c.Tunnel, "tunnel", c.Tunnel, "how pods of different nodes reach each other: wireguard, vxlan or direct (only when the node founds a cluster; later it is a cluster setting)")
 	flags.DurationVar(&c.EvictionDelay, "eviction-delay", c.EvictionDelay, "time from a node's death to the replacement of its pods (only when the node founds a cluster; later it is a cluster setting)")
 }

@@ -102,7 +102,7 @@ func (s *Server) genericConfig(client kubernetes.Interface) (*genericapiserver.C
 		return slices.Contains(s.security.LongRunning, info.Path) || s.loopback.longRunning(r, info)
 	}
 	c.AggregatedDiscoveryGroupManager = s.discovered.of(aggregated.NewResourceManager("apis")) // shared, or discovery loses groups
-	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs)}
+	c.RESTOptionsGetter = restOptions{s.config.Storage, c.StorageObjectCountTracker, nativeCodec(s.scheme, s.codecs, s.resources)}
 	c.AddReadyzChecks(s.config.ReadyChecks...)
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
 		return chain.Build(withStorage(handler), c, &s.workers)

@@ -163,6 +163,10 @@ func testDiscovery(t *testing.T, _ *apitest.Cluster, k *kubectl.Kubectl) {
 	has(t, k.Run(t, "", "explain", "deployment.spec.replicas"), "FIELD: replicas <integer>")
 	has(t, k.Run(t, "", "get", "apiservices", "v1.apps"), "Local", "True")
 	has(t, k.Run(t, "", "get", "--raw", "/openapi/v2"), `"swagger":"2.0"`, "io.k8s.api.core.v1.Pod")
+	k.Fail(t, "", []string{"get", "podsecuritypolicies"}, "the server doesn't have a resource type")
+	if all := k.Run(t, "", "api-versions"); strings.Contains(all, "policy/v1beta1") {
+		t.Errorf("policy/v1beta1 is served although no setting asks for it: %s", all)
+	}
 	k.Fail(t, "", []string{"get", "--raw", "/nothing/here"}, "could not find the requested resource")
 	has(t, k.Run(t, "", "auth", "can-i", "create", "pods"), "yes")
 }

@@ -52,6 +52,7 @@ func TestServerOptions(t *testing.T) {
 		o.External = external.Files{Tokens: static}
 		o.Adjust = func(config *api.Config) {
 			config.Audit, config.ClusterServices = audit, true
+			config.Settings.PodSecurityPolicies = true
 			config.KubernetesService = &api.KubernetesService{
 				ClusterIP: netip.MustParseAddr("10.96.0.1"), Changed: changed,
 				Endpoints: func() ([]netip.Addr, int32) {
@@ -69,6 +70,7 @@ func TestServerOptions(t *testing.T) {
 	t.Run("a front proxy of the administrator's", func(t *testing.T) { testFrontProxy(t, c, k, proxy) })
 	t.Run("audit log", func(t *testing.T) { testAudit(t, k, audit.LogFile) })
 	t.Run("API service of another server", func(t *testing.T) { testRemoteService(t, k) })
+	t.Run("security policies", func(t *testing.T) { testSecurityPolicies(t, c, k) })
 	t.Run("kubernetes service", func(t *testing.T) {
 		testKubernetesService(t, c, k, func() {
 			endpoint <- netip.MustParseAddr("192.0.2.11")

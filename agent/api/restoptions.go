@@ -15,6 +15,8 @@ import (
 	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 // countPeriod is how often the number of a resource's objects is read, for metrics and for the cost of lists.
@@ -50,16 +52,22 @@ func (o restOptions) GetRESTOptions(resource schema.GroupResource, _ runtime.Obj
 	}, nil
 }
 
-// nativeCodec stores the built-in kinds as protobuf of their served version.
-func nativeCodec(scheme *runtime.Scheme, codecs serializer.CodecFactory) func(schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
+// nativeCodec stores the built-in kinds as protobuf, in the first version of their group that has them.
+func nativeCodec(scheme *runtime.Scheme, codecs serializer.CodecFactory, resources []kinds.Resource) func(schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
 	encoder := protobuf.NewSerializer(scheme, scheme)
 	return func(resource schema.GroupResource) (runtime.Codec, runtime.GroupVersioner) {
 		versions := scheme.PrioritizedVersionsForGroup(resource.Group)
 		if len(versions) == 0 {
 			return nil, nil
 		}
+		version := versions[0]
+		for _, r := range resources {
+			if r.GVR().GroupResource() == resource && !scheme.Recognizes(version.WithKind(r.GVK().Kind)) {
+				version = r.GVR().GroupVersion()
+			}
+		}
 		internal := schema.GroupVersion{Group: resource.Group, Version: runtime.APIVersionInternal}
-		return untyped{codecs.CodecForVersions(encoder, codecs.UniversalDeserializer(), versions[0], internal)}, versions[0]
+		return untyped{codecs.CodecForVersions(encoder, codecs.UniversalDeserializer(), version, internal)}, version
 	}
 }
 

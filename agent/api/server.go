@@ -20,6 +20,7 @@ import (
 
 	"github.com/podvine/podvine/agent/api/chain"
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/kinds/podsecuritypolicy"
 	"github.com/podvine/podvine/agent/api/kinds/reviews"
 )
 
@@ -56,6 +57,9 @@ func New(config Config) (*Server, error) {
 	s.resources = Resources(func() reviews.Access {
 		return reviews.Access{Authenticator: s.security.Authenticator, Audiences: s.security.Audiences, RuleResolver: s.security.RuleResolver}
 	})
+	if config.Settings.PodSecurityPolicies {
+		s.resources = append(s.resources, podsecuritypolicy.Resource())
+	}
 	var err error
 	if s.scheme, err = kinds.NewScheme(s.resources); err != nil {
 		return nil, fmt.Errorf("build scheme: %w", err)

@@ -45,6 +45,7 @@ func groupPriorities() map[schema.GroupVersion]struct{ group, version int32 } {
 		{Group: "certificates.k8s.io", Version: "v1"}:          {17300, 15},
 		{Group: "networking.k8s.io", Version: "v1"}:            {17200, 15},
 		{Group: "policy", Version: "v1"}:                       {17100, 15},
+		{Group: "policy", Version: "v1beta1"}:                  {17100, 9},
 		{Group: "rbac.authorization.k8s.io", Version: "v1"}:    {17000, 15},
 		{Group: "storage.k8s.io", Version: "v1"}:               {16800, 15},
 		{Group: "apiextensions.k8s.io", Version: "v1"}:         {16700, 15},

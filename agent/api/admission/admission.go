@@ -23,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 )
 
 // DefaultTolerationSeconds is how long a pod stays by default on a node that is not ready or unreachable: Podvine's
@@ -40,6 +41,8 @@ type Config struct {
 	TolerationSeconds func() int64
 	// More plug-ins follow the usual ones and see what webhooks and policies have made of an object.
 	More []Named
+	// SecurityPolicies are the PodSecurityPolicies; nil admits pods without asking for any.
+	SecurityPolicies cache.SharedIndexInformer
 	// Serves tells whether a kind is served: plug-ins of others are left out. Nil serves none that is asked for.
 	Serves func(schema.GroupVersionResource) bool
 	// Extensions are what webhooks and policies need; nil leaves them out.
@@ -98,10 +101,15 @@ func New(config Config) (*Chain, error) {
 		{"ServiceAccount", newServiceAccounts(config.Client, config.Informers)},
 		{"NodeRestriction", newNodeRestriction(config.Client, config.Informers)},
 		{"TaintNodesByCondition", newNodeTaints()},
-		{"PodSecurity", security},
+		{"PodSecurity", security}, // before policies, so that it warns and audits also where those refuse
+	}
+	if config.SecurityPolicies != nil {
+		usual = append(usual, Named{"PodSecurityPolicy", newSecurityPolicies(config.SecurityPolicies, config.Authorizer)})
+	}
+	usual = append(usual, []Named{
 		{"Priority", newPriority(config.Client, config.Informers)},
 		{"DefaultTolerationSeconds", newTolerations(config.TolerationSeconds)},
-	}
+	}...)
 	usual = append(usual, storagePlugins(config)...)
 	usual = append(usual, Named{"RuntimeClass", newRuntimeClasses(config)})
 	usual = append(usual, laterPlugins(config)...)

@@ -24,6 +24,9 @@ const (
 	// enforceSecrets is an annotation of an account: its pods may use only the secrets that the account lists.
 	enforceSecrets = "kubernetes.io/enforce-mountable-secrets"
 
+	// rootCAName is the ConfigMap of every namespace that holds the certificates to verify the API with.
+	rootCAName = "kube-root-ca.crt"
+
 	tokenVolumePrefix = "kube-api-access-"
 	tokenMountPath    = "/var/run/secrets/kubernetes.io/serviceaccount"
 	// tokenSeconds is the lifetime of the tokens in the volumes added here; the issuer knows it and extends it.
@@ -210,7 +213,7 @@ func tokenVolume() *corev1.ProjectedVolumeSource {
 		Sources: []corev1.VolumeProjection{
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](tokenSeconds)}},
 			{ConfigMap: &corev1.ConfigMapProjection{
-				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				LocalObjectReference: corev1.LocalObjectReference{Name: rootCAName},
 				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
 			}},
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{

@@ -54,4 +54,6 @@ type Settings struct {
 	NodePortFirst, NodePortLast int32
 	// ClusterDomain is the DNS domain of services ("cluster.local").
 	ClusterDomain string
+	// PodSecurityPolicies serves that kind, and admits pods by them alone.
+	PodSecurityPolicies bool
 }

@@ -4,8 +4,11 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -42,4 +45,21 @@ func validateStandardFinalizer(finalizer string, path *field.Path) field.ErrorLi
 		return nil
 	}
 	return field.ErrorList{field.Invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified")}
+}
+
+// OnlyCollected says that an update changes nothing but what garbage collection changes: owners and finalizers.
+func OnlyCollected(obj, old runtime.Object) bool {
+	copied := obj.DeepCopyObject()
+	to, err := meta.Accessor(copied)
+	if err != nil {
+		return false
+	}
+	from, err := meta.Accessor(old)
+	if err != nil {
+		return false
+	}
+	to.SetOwnerReferences(from.GetOwnerReferences())
+	to.SetFinalizers(from.GetFinalizers())
+	to.SetManagedFields(from.GetManagedFields())
+	return equality.Semantic.DeepEqual(copied, old)
 }

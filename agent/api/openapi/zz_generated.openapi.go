@@ -6,6 +6,7 @@
 package openapi
 
 import (
+	podsecuritypolicy "github.com/podvine/podvine/agent/api/kinds/podsecuritypolicy"
 	v1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -39,6 +40,20 @@ import (
 
 func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	return map[string]common.OpenAPIDefinition{
+		podsecuritypolicy.AllowedCSIDriver{}.OpenAPIModelName():                      schema_agent_api_kinds_podsecuritypolicy_AllowedCSIDriver(ref),
+		podsecuritypolicy.AllowedFlexVolume{}.OpenAPIModelName():                     schema_agent_api_kinds_podsecuritypolicy_AllowedFlexVolume(ref),
+		podsecuritypolicy.AllowedHostPath{}.OpenAPIModelName():                       schema_agent_api_kinds_podsecuritypolicy_AllowedHostPath(ref),
+		podsecuritypolicy.FSGroupStrategyOptions{}.OpenAPIModelName():                schema_agent_api_kinds_podsecuritypolicy_FSGroupStrategyOptions(ref),
+		podsecuritypolicy.HostPortRange{}.OpenAPIModelName():                         schema_agent_api_kinds_podsecuritypolicy_HostPortRange(ref),
+		podsecuritypolicy.IDRange{}.OpenAPIModelName():                               schema_agent_api_kinds_podsecuritypolicy_IDRange(ref),
+		podsecuritypolicy.PodSecurityPolicy{}.OpenAPIModelName():                     schema_agent_api_kinds_podsecuritypolicy_PodSecurityPolicy(ref),
+		podsecuritypolicy.PodSecurityPolicyList{}.OpenAPIModelName():                 schema_agent_api_kinds_podsecuritypolicy_PodSecurityPolicyList(ref),
+		podsecuritypolicy.PodSecurityPolicySpec{}.OpenAPIModelName():                 schema_agent_api_kinds_podsecuritypolicy_PodSecurityPolicySpec(ref),
+		podsecuritypolicy.RunAsGroupStrategyOptions{}.OpenAPIModelName():             schema_agent_api_kinds_podsecuritypolicy_RunAsGroupStrategyOptions(ref),
+		podsecuritypolicy.RunAsUserStrategyOptions{}.OpenAPIModelName():              schema_agent_api_kinds_podsecuritypolicy_RunAsUserStrategyOptions(ref),
+		podsecuritypolicy.RuntimeClassStrategyOptions{}.OpenAPIModelName():           schema_agent_api_kinds_podsecuritypolicy_RuntimeClassStrategyOptions(ref),
+		podsecuritypolicy.SELinuxStrategyOptions{}.OpenAPIModelName():                schema_agent_api_kinds_podsecuritypolicy_SELinuxStrategyOptions(ref),
+		podsecuritypolicy.SupplementalGroupsStrategyOptions{}.OpenAPIModelName():     schema_agent_api_kinds_podsecuritypolicy_SupplementalGroupsStrategyOptions(ref),
 		v1.ApplyConfiguration{}.OpenAPIModelName():                                   schema_k8sio_api_admissionregistration_v1_ApplyConfiguration(ref),
 		v1.AuditAnnotation{}.OpenAPIModelName():                                      schema_k8sio_api_admissionregistration_v1_AuditAnnotation(ref),
 		v1.ExpressionWarning{}.OpenAPIModelName():                                    schema_k8sio_api_admissionregistration_v1_ExpressionWarning(ref),
@@ -729,6 +744,695 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		runtime.Unknown{}.OpenAPIModelName():                                         schema_k8sio_apimachinery_pkg_runtime_Unknown(ref),
 		intstr.IntOrString{}.OpenAPIModelName():                                      schema_apimachinery_pkg_util_intstr_IntOrString(ref),
 		version.Info{}.OpenAPIModelName():                                            schema_k8sio_apimachinery_pkg_version_Info(ref),
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_AllowedCSIDriver(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AllowedCSIDriver allows a CSI driver for volumes that stand in the pod itself.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Name under which the driver is registered.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"name"},
+			},
+		},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_AllowedFlexVolume(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AllowedFlexVolume allows a driver of flexVolumes.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"driver": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Name of the driver.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"driver"},
+			},
+		},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_AllowedHostPath(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AllowedHostPath allows the paths of the host below one.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"pathPrefix": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The path, of which only whole elements count: \"/foo\" allows \"/foo/bar\" and not \"/food\".",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"readOnly": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Only where every mount of the volume is read-only.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_FSGroupStrategyOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "FSGroupStrategyOptions says which group may own the volumes of a pod.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"rule": {
+						SchemaProps: spec.SchemaProps{
+							Description: "MustRunAs, MayRunAs or RunAsAny.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ranges": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The groups that MustRunAs and MayRunAs allow.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.IDRange{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.IDRange{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_HostPortRange(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "HostPortRange is a range of ports of the host.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"min": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The first port.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"max": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The last port.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+				},
+				Required: []string{"min", "max"},
+			},
+		},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_IDRange(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IDRange is a range of numbers of users or groups.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"min": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The first number.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"max": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The last number.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+				},
+				Required: []string{"min", "max"},
+			},
+		},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_PodSecurityPolicy(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PodSecurityPolicy says which pods those may make who may \"use\" it, and what becomes of fields that they leave out.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard object metadata.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What the policy allows.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(podsecuritypolicy.PodSecurityPolicySpec{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.PodSecurityPolicySpec{}.OpenAPIModelName(), metav1.ObjectMeta{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_PodSecurityPolicyList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PodSecurityPolicyList is a list of policies.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard list metadata.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The policies.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.PodSecurityPolicy{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.PodSecurityPolicy{}.OpenAPIModelName(), metav1.ListMeta{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_PodSecurityPolicySpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PodSecurityPolicySpec is what a policy allows.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"privileged": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Containers may be privileged.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"defaultAddCapabilities": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Capabilities that every container gets which does not drop them itself. They need not stand in allowedCapabilities too.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"requiredDropCapabilities": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Capabilities that are dropped from every container, and that none may add.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"allowedCapabilities": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Capabilities that containers may add; \"*\" stands for all of them.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"volumes": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kinds of volumes that pods may have; \"*\" stands for all of them, and an empty list allows none.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"hostNetwork": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Pods may use the network of their host.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"hostPorts": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Ports of the host that pods may take.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.HostPortRange{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"hostPID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Pods may see the processes of their host.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"hostIPC": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Pods may use the IPC namespace of their host.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"seLinux": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which SELinux labels processes may have.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(podsecuritypolicy.SELinuxStrategyOptions{}.OpenAPIModelName()),
+						},
+					},
+					"runAsUser": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which users processes may run as.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(podsecuritypolicy.RunAsUserStrategyOptions{}.OpenAPIModelName()),
+						},
+					},
+					"runAsGroup": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which groups processes may run as; any where it is left out.",
+							Ref:         ref(podsecuritypolicy.RunAsGroupStrategyOptions{}.OpenAPIModelName()),
+						},
+					},
+					"supplementalGroups": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which further groups processes may belong to.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(podsecuritypolicy.SupplementalGroupsStrategyOptions{}.OpenAPIModelName()),
+						},
+					},
+					"fsGroup": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which group may own the volumes of a pod.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(podsecuritypolicy.FSGroupStrategyOptions{}.OpenAPIModelName()),
+						},
+					},
+					"readOnlyRootFilesystem": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Containers must have a root file system that they cannot write to.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"defaultAllowPrivilegeEscalation": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What containers that do not say get as allowPrivilegeEscalation.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"allowPrivilegeEscalation": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Containers may let their processes gain privileges. True where it is left out.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"allowedHostPaths": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Paths of the host that volumes of the kind hostPath may have; an empty list allows all.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.AllowedHostPath{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"allowedFlexVolumes": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Drivers that volumes of the kind flexVolume may have; an empty list allows all.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.AllowedFlexVolume{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"allowedCSIDrivers": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Drivers that volumes of the kind csi may have; an empty list allows all.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.AllowedCSIDriver{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"allowedUnsafeSysctls": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Sysctls that pods may set although they are not safe. A name that ends in \"*\" stands for all that begin so.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"forbiddenSysctls": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Sysctls that pods may not set although they are safe. A name that ends in \"*\" stands for all that begin so.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"allowedProcMountTypes": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kinds of /proc that containers may have; an empty list allows the default alone.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+										Enum:   []interface{}{"Default", "Unmasked"},
+									},
+								},
+							},
+						},
+					},
+					"runtimeClass": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which runtime classes pods may name; any where it is left out.",
+							Ref:         ref(podsecuritypolicy.RuntimeClassStrategyOptions{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"seLinux", "runAsUser", "supplementalGroups", "fsGroup"},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.AllowedCSIDriver{}.OpenAPIModelName(), podsecuritypolicy.AllowedFlexVolume{}.OpenAPIModelName(), podsecuritypolicy.AllowedHostPath{}.OpenAPIModelName(), podsecuritypolicy.FSGroupStrategyOptions{}.OpenAPIModelName(), podsecuritypolicy.HostPortRange{}.OpenAPIModelName(), podsecuritypolicy.RunAsGroupStrategyOptions{}.OpenAPIModelName(), podsecuritypolicy.RunAsUserStrategyOptions{}.OpenAPIModelName(), podsecuritypolicy.RuntimeClassStrategyOptions{}.OpenAPIModelName(), podsecuritypolicy.SELinuxStrategyOptions{}.OpenAPIModelName(), podsecuritypolicy.SupplementalGroupsStrategyOptions{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_RunAsGroupStrategyOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RunAsGroupStrategyOptions says which groups processes may run as.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"rule": {
+						SchemaProps: spec.SchemaProps{
+							Description: "MustRunAs, MayRunAs or RunAsAny.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ranges": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The groups that MustRunAs and MayRunAs allow.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.IDRange{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"rule"},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.IDRange{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_RunAsUserStrategyOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RunAsUserStrategyOptions says which users processes may run as.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"rule": {
+						SchemaProps: spec.SchemaProps{
+							Description: "MustRunAs, MustRunAsNonRoot or RunAsAny.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ranges": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The users that MustRunAs allows.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.IDRange{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"rule"},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.IDRange{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_RuntimeClassStrategyOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RuntimeClassStrategyOptions says which runtime classes pods may name.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"allowedRuntimeClassNames": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Names of classes; \"*\" stands for all of them, and an empty list allows none.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"defaultRuntimeClassName": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The class of pods that name none. It must be allowed.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"allowedRuntimeClassNames"},
+			},
+		},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_SELinuxStrategyOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SELinuxStrategyOptions says which SELinux labels processes may have.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"rule": {
+						SchemaProps: spec.SchemaProps{
+							Description: "MustRunAs or RunAsAny.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"seLinuxOptions": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The label that MustRunAs demands.",
+							Ref:         ref(corev1.SELinuxOptions{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"rule"},
+			},
+		},
+		Dependencies: []string{
+			corev1.SELinuxOptions{}.OpenAPIModelName()},
+	}
+}
+
+func schema_agent_api_kinds_podsecuritypolicy_SupplementalGroupsStrategyOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SupplementalGroupsStrategyOptions says which further groups processes may belong to.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"rule": {
+						SchemaProps: spec.SchemaProps{
+							Description: "MustRunAs, MayRunAs or RunAsAny.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ranges": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The groups that MustRunAs and MayRunAs allow.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(podsecuritypolicy.IDRange{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			podsecuritypolicy.IDRange{}.OpenAPIModelName()},
 	}
 }
 

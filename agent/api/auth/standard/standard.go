@@ -10,10 +10,16 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/union"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/api"
 	podvineadmission "github.com/podvine/podvine/agent/api/admission"
@@ -21,6 +27,7 @@ import (
 	"github.com/podvine/podvine/agent/api/auth/bootstraptokens"
 	"github.com/podvine/podvine/agent/api/auth/external"
 	"github.com/podvine/podvine/agent/api/auth/tokens"
+	"github.com/podvine/podvine/agent/api/kinds/podsecuritypolicy"
 	"github.com/podvine/podvine/agent/pki"
 )
 
@@ -92,7 +99,7 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 	}
 	chain, err := podvineadmission.New(podvineadmission.Config{
 		Client: access.Client, Informers: access.Informers, Authorizer: decides,
-		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission, Serves: access.Serves,
+		TolerationSeconds: c.TolerationSeconds, More: c.MoreAdmission, Serves: access.Serves, SecurityPolicies: securityPolicies(access),
 		Extensions: &podvineadmission.Extensions{
 			Dynamic: parameters, Mapper: access.Mapper, Services: access.Services, Authentication: access.WebhookAuthentication, Version: access.Version,
 		},
@@ -141,4 +148,19 @@ func (c Config) keys() []tokens.VerifyingKey {
 		keys = append(keys, tokens.VerifyingKey{ID: k.ID, Key: k.Key})
 	}
 	return keys
+}
+
+// securityPolicies returns the informer of PodSecurityPolicies, nil where they are not served. It reads the store: no published
+// client knows the kind.
+func securityPolicies(access api.Access) cache.SharedIndexInformer {
+	if !access.Serves(podsecuritypolicy.GroupVersion().WithResource("podsecuritypolicies")) {
+		return nil
+	}
+	return access.Informers.InformerFor(&podsecuritypolicy.PodSecurityPolicy{}, func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer {
+		unread := errors.New("security policies are read from the store, and there is none to read")
+		return cache.NewSharedIndexInformer(&cache.ListWatch{
+			ListWithContextFunc:  func(context.Context, metav1.ListOptions) (runtime.Object, error) { return nil, unread },
+			WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return nil, unread },
+		}, &podsecuritypolicy.PodSecurityPolicy{}, 0, cache.Indexers{})
+	})
 }

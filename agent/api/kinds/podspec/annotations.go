@@ -64,20 +64,27 @@ func appArmorAnnotations(annotations map[string]string, spec *corev1.PodSpec, pa
 		if !names.Has(container) {
 			errs = append(errs, field.Invalid(path.Key(key), container, "container not found"))
 		}
-		value := annotations[key]
-		known := value == "" || value == corev1.DeprecatedAppArmorBetaProfileRuntimeDefault || value == corev1.DeprecatedAppArmorBetaProfileNameUnconfined
-		if !known && !strings.HasPrefix(value, corev1.DeprecatedAppArmorBetaProfileNamePrefix) {
-			errs = append(errs, field.Invalid(path.Key(key), value, fmt.Sprintf("invalid AppArmor profile name: %q", value)))
+		if fault := AppArmorProfileFault(annotations[key]); fault != "" {
+			errs = append(errs, field.Invalid(path.Key(key), annotations[key], fault))
 		}
 	}
 	return errs
+}
+
+// AppArmorProfileFault says what is wrong with a profile as annotations write it, "" for one that is none or right.
+func AppArmorProfileFault(value string) string {
+	known := value == "" || value == corev1.DeprecatedAppArmorBetaProfileRuntimeDefault || value == corev1.DeprecatedAppArmorBetaProfileNameUnconfined
+	if known || strings.HasPrefix(value, corev1.DeprecatedAppArmorBetaProfileNamePrefix) {
+		return ""
+	}
+	return fmt.Sprintf("invalid AppArmor profile name: %q", value)
 }
 
 // AppArmorFromAnnotations gives containers whose AppArmor profile stands in an old annotation the field that
 // replaced it.
 func AppArmorFromAnnotations(meta *metav1.ObjectMeta, spec *corev1.PodSpec) {
 	each := func(name string, sc **corev1.SecurityContext) {
-		profile := annotatedProfile(meta.Annotations[appArmorPrefix+name])
+		profile := AnnotatedProfile(meta.Annotations[appArmorPrefix+name])
 		if profile == nil || (*sc != nil && (*sc).AppArmorProfile != nil) {
 			return
 		}
@@ -94,8 +101,8 @@ func AppArmorFromAnnotations(meta *metav1.ObjectMeta, spec *corev1.PodSpec) {
 	}
 }
 
-// annotatedProfile reads an old annotation's value, nil when it says nothing.
-func annotatedProfile(value string) *corev1.AppArmorProfile {
+// AnnotatedProfile reads an old annotation's value, nil when it says nothing.
+func AnnotatedProfile(value string) *corev1.AppArmorProfile {
 	switch {
 	case value == corev1.DeprecatedAppArmorBetaProfileNameUnconfined:
 		return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
@@ -114,7 +121,7 @@ func annotatedProfile(value string) *corev1.AppArmorProfile {
 func profilesMatch(meta *metav1.ObjectMeta, spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	check := func(name string, sc *corev1.SecurityContext, at *field.Path) {
-		said := annotatedProfile(meta.Annotations[appArmorPrefix+name])
+		said := AnnotatedProfile(meta.Annotations[appArmorPrefix+name])
 		if said == nil || sc == nil || sc.AppArmorProfile == nil {
 			return
 		}

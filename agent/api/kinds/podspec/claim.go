@@ -53,7 +53,7 @@ func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, anyGroup bool, at
 		errs = append(errs, objectName(*spec.StorageClassName, at.Child("storageClassName"))...)
 	}
 	if spec.VolumeMode != nil {
-		errs = append(errs, oneOf(*spec.VolumeMode, at.Child("volumeMode"), corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
+		errs = append(errs, OneOf(*spec.VolumeMode, at.Child("volumeMode"), corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
 	}
 	if spec.VolumeAttributesClassName != nil && *spec.VolumeAttributesClassName != "" {
 		errs = append(errs, objectName(*spec.VolumeAttributesClassName, at.Child("volumeAttributesClassName"))...)
@@ -84,7 +84,7 @@ func ValidateAccessModes(modes []corev1.PersistentVolumeAccessMode, at *field.Pa
 	alone := false
 	kinds := sets.New(modes...)
 	for _, m := range modes {
-		errs = append(errs, oneOf(m, at, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)...)
+		errs = append(errs, OneOf(m, at, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)...)
 		alone = alone || m == corev1.ReadWriteOncePod
 	}
 	if alone && kinds.Len() > 1 {

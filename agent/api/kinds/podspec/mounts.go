@@ -41,7 +41,7 @@ func (c *checker) mounts(ctr *corev1.Container, path *field.Path) field.ErrorLis
 func subPaths(m *corev1.VolumeMount, at, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if m.SubPath != "" {
-		errs = append(errs, descendingPath(m.SubPath, path.Child("subPath"))...)
+		errs = append(errs, DescendingPath(m.SubPath, path.Child("subPath"))...)
 	}
 	if m.SubPathExpr == "" {
 		return errs
@@ -49,14 +49,14 @@ func subPaths(m *corev1.VolumeMount, at, path *field.Path) field.ErrorList {
 	if m.SubPath != "" {
 		errs = append(errs, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 	}
-	return append(errs, descendingPath(m.SubPathExpr, path.Child("subPathExpr"))...)
+	return append(errs, DescendingPath(m.SubPathExpr, path.Child("subPathExpr"))...)
 }
 
 func propagation(m *corev1.VolumeMount, ctr *corev1.Container, path *field.Path) field.ErrorList {
 	if m.MountPropagation == nil {
 		return nil
 	}
-	errs := oneOf(*m.MountPropagation, path, corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)
+	errs := OneOf(*m.MountPropagation, path, corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)
 	if *m.MountPropagation == corev1.MountPropagationBidirectional && !privileged(ctr.SecurityContext) {
 		errs = append(errs, field.Forbidden(path, "Bidirectional mount propagation is available only to privileged containers"))
 	}
@@ -72,7 +72,7 @@ func recursiveReadOnly(m *corev1.VolumeMount, path *field.Path) field.ErrorList 
 		return nil
 	}
 	if *m.RecursiveReadOnly != corev1.RecursiveReadOnlyEnabled && *m.RecursiveReadOnly != corev1.RecursiveReadOnlyIfPossible {
-		return oneOf(*m.RecursiveReadOnly, path, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)
+		return OneOf(*m.RecursiveReadOnly, path, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)
 	}
 	var errs field.ErrorList
 	if !m.ReadOnly {

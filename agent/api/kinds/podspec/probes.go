@@ -116,7 +116,7 @@ func (c *checker) handler(h handler, path *field.Path) field.ErrorList {
 func httpGet(get *corev1.HTTPGetAction, path *field.Path) field.ErrorList {
 	errs := required(get.Path, path.Child("path"))
 	errs = append(errs, ValidatePort(get.Port, path.Child("port"))...)
-	errs = append(errs, oneOf(get.Scheme, path.Child("scheme"), corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
+	errs = append(errs, OneOf(get.Scheme, path.Child("scheme"), corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
 	for _, h := range get.HTTPHeaders {
 		errs = append(errs, invalid(path.Child("httpHeaders"), h.Name, validation.IsHTTPHeaderName(h.Name))...)
 	}

@@ -15,7 +15,7 @@ const (
 func (c *checker) restartRules(ctr *corev1.Container, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if ctr.RestartPolicy != nil {
-		errs = append(errs, oneOf(*ctr.RestartPolicy, at.Child("restartPolicy"),
+		errs = append(errs, OneOf(*ctr.RestartPolicy, at.Child("restartPolicy"),
 			corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
 	}
 	if len(ctr.RestartPolicyRules) == 0 {
@@ -35,12 +35,12 @@ func (c *checker) restartRules(ctr *corev1.Container, at *field.Path) field.Erro
 }
 
 func restartRule(rule *corev1.ContainerRestartRule, at *field.Path) field.ErrorList {
-	errs := oneOf(rule.Action, at.Child("action"), corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)
+	errs := OneOf(rule.Action, at.Child("action"), corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)
 	path := at.Child("exitCodes")
 	if rule.ExitCodes == nil {
 		return append(errs, field.Required(path, "must be specified"))
 	}
-	errs = append(errs, oneOf(rule.ExitCodes.Operator, path.Child("operator"),
+	errs = append(errs, OneOf(rule.ExitCodes.Operator, path.Child("operator"),
 		corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)...)
 	values := path.Child("values")
 	switch n := len(rule.ExitCodes.Values); {

@@ -55,8 +55,8 @@ func required(value string, path *field.Path) field.ErrorList {
 	return nil
 }
 
-// oneOf accepts the listed values, in the order in which an error names them.
-func oneOf[T ~string](value T, path *field.Path, supported ...T) field.ErrorList {
+// OneOf accepts the listed values, in the order in which an error names them.
+func OneOf[T ~string](value T, path *field.Path, supported ...T) field.ErrorList {
 	for _, s := range supported {
 		if value == s {
 			return nil
@@ -65,16 +65,16 @@ func oneOf[T ~string](value T, path *field.Path, supported ...T) field.ErrorList
 	return field.ErrorList{field.NotSupported(path, value, supported)}
 }
 
-// requiredOneOf is oneOf for a value whose absence has an error of its own.
+// requiredOneOf is OneOf for a value whose absence has an error of its own.
 func requiredOneOf[T ~string](value T, path *field.Path, supported ...T) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(path, "")}
 	}
-	return oneOf(value, path, supported...)
+	return OneOf(value, path, supported...)
 }
 
-// descendingPath accepts a relative path that stays below where it starts.
-func descendingPath(value string, path *field.Path) field.ErrorList {
+// DescendingPath accepts a relative path that stays below where it starts.
+func DescendingPath(value string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if strings.HasPrefix(value, "/") {
 		errs = append(errs, field.Invalid(path, value, "must be a relative path"))
@@ -89,10 +89,10 @@ func noBacksteps(value string, path *field.Path) field.ErrorList {
 	return nil
 }
 
-// volumeFilePath is descendingPath for files that are written into a volume: their names may not look like the
+// volumeFilePath is DescendingPath for files that are written into a volume: their names may not look like the
 // hidden ones of the atomic writer.
 func volumeFilePath(value string, path *field.Path) field.ErrorList {
-	errs := descendingPath(value, path)
+	errs := DescendingPath(value, path)
 	if strings.HasPrefix(value, "..") && !strings.HasPrefix(value, "../") {
 		errs = append(errs, field.Invalid(path, value, "must not start with '..'"))
 	}

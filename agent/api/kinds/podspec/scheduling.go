@@ -27,7 +27,7 @@ func ValidateTolerations(list []corev1.Toleration, path *field.Path) field.Error
 		}
 		errs = append(errs, tolerationOperator(t, at)...)
 		if t.Effect != "" {
-			errs = append(errs, oneOf(t.Effect, at.Child("effect"), corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)...)
+			errs = append(errs, OneOf(t.Effect, at.Child("effect"), corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)...)
 		}
 	}
 	return errs
@@ -44,7 +44,7 @@ func tolerationOperator(t *corev1.Toleration, at *field.Path) field.ErrorList {
 		}
 		return nil
 	}
-	return oneOf(t.Operator, path, corev1.TolerationOpEqual, corev1.TolerationOpExists)
+	return OneOf(t.Operator, path, corev1.TolerationOpEqual, corev1.TolerationOpExists)
 }
 
 func readinessGates(gates []corev1.PodReadinessGate, path *field.Path) field.ErrorList {
@@ -86,7 +86,7 @@ func (c *checker) topologySpread(path *field.Path) field.ErrorList {
 		if t.TopologyKey == "" {
 			errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
 		}
-		errs = append(errs, oneOf(t.WhenUnsatisfiable, at.Child("whenUnsatisfiable"), corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
+		errs = append(errs, OneOf(t.WhenUnsatisfiable, at.Child("whenUnsatisfiable"), corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
 		pair := topologyPair(t)
 		for j := range list[i+1:] {
 			if topologyPair(&list[i+1+j]) == pair {
@@ -124,7 +124,7 @@ func inclusion(policy *corev1.NodeInclusionPolicy, path *field.Path) field.Error
 	if policy == nil {
 		return nil
 	}
-	return oneOf(*policy, path, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)
+	return OneOf(*policy, path, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)
 }
 
 func (c *checker) resourceClaims(path *field.Path) field.ErrorList {

@@ -36,16 +36,16 @@ func (c *checker) podSecurity(path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, c.sysctls(sc.Sysctls, path.Child("sysctls"))...)
 	if sc.FSGroupChangePolicy != nil {
-		errs = append(errs, oneOf(*sc.FSGroupChangePolicy, path.Child("fsGroupChangePolicy"), corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
+		errs = append(errs, OneOf(*sc.FSGroupChangePolicy, path.Child("fsGroupChangePolicy"), corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
 	}
 	errs = append(errs, seccomp(sc.SeccompProfile, path.Child("seccompProfile"))...)
 	errs = append(errs, windowsOptions(sc.WindowsOptions, path.Child("windowsOptions"))...)
 	errs = append(errs, appArmor(sc.AppArmorProfile, path.Child("appArmorProfile"))...)
 	if sc.SupplementalGroupsPolicy != nil {
-		errs = append(errs, oneOf(*sc.SupplementalGroupsPolicy, path.Child("supplementalGroupsPolicy"), corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
+		errs = append(errs, OneOf(*sc.SupplementalGroupsPolicy, path.Child("supplementalGroupsPolicy"), corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
 	}
 	if sc.SELinuxChangePolicy != nil {
-		errs = append(errs, oneOf(*sc.SELinuxChangePolicy, path.Child("seLinuxChangePolicy"), corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)...)
+		errs = append(errs, OneOf(*sc.SELinuxChangePolicy, path.Child("seLinuxChangePolicy"), corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)...)
 	}
 	return errs
 }
@@ -58,7 +58,7 @@ func (c *checker) containerSecurity(sc *corev1.SecurityContext, path *field.Path
 	errs := userID(sc.RunAsUser, path.Child("runAsUser"))
 	errs = append(errs, groupID(sc.RunAsGroup, path.Child("runAsGroup"))...)
 	if sc.ProcMount != nil {
-		errs = append(errs, oneOf(*sc.ProcMount, path.Child("procMount"), corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		errs = append(errs, OneOf(*sc.ProcMount, path.Child("procMount"), corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
 		if c.hostUsers && *sc.ProcMount == corev1.UnmaskedProcMount {
 			errs = append(errs, field.Invalid(path.Child("procMount"), *sc.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
 		}
@@ -88,14 +88,14 @@ func seccomp(p *corev1.SeccompProfile, path *field.Path) field.ErrorList {
 	if p.Type == "" {
 		errs = append(errs, field.Required(path.Child("type"), "type is required when seccompProfile is set"))
 	} else {
-		errs = append(errs, oneOf(p.Type, path.Child("type"), corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)...)
+		errs = append(errs, OneOf(p.Type, path.Child("type"), corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)...)
 	}
 	profile := path.Child("localhostProfile")
 	switch {
 	case p.Type == corev1.SeccompProfileTypeLocalhost && p.LocalhostProfile == nil:
 		errs = append(errs, field.Required(profile, "must be set when seccomp type is Localhost"))
 	case p.Type == corev1.SeccompProfileTypeLocalhost:
-		errs = append(errs, descendingPath(*p.LocalhostProfile, profile)...)
+		errs = append(errs, DescendingPath(*p.LocalhostProfile, profile)...)
 	case p.LocalhostProfile != nil:
 		errs = append(errs, field.Invalid(profile, InternalView(p), "can only be set when seccomp type is Localhost"))
 	}
@@ -118,7 +118,7 @@ func appArmor(p *corev1.AppArmorProfile, path *field.Path) field.ErrorList {
 	case "":
 		return field.ErrorList{field.Required(path.Child("type"), "type is required when appArmorProfile is set")}
 	}
-	return oneOf(p.Type, path.Child("type"), corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
+	return OneOf(p.Type, path.Child("type"), corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
 }
 
 func appArmorLocalhost(p *corev1.AppArmorProfile, path *field.Path) field.ErrorList {
@@ -161,7 +161,7 @@ func (c *checker) sysctls(list []corev1.Sysctl, path *field.Path) field.ErrorLis
 
 // hostSysctl refuses a setting of a namespace that is the host's.
 func (c *checker) hostSysctl(name string, path *field.Path) field.ErrorList {
-	dotted := dottedSysctl(name)
+	dotted := DottedSysctl(name)
 	ipc := dotted == "kernel.sem" || strings.HasPrefix(dotted, "kernel.shm") || strings.HasPrefix(dotted, "kernel.msg") || strings.HasPrefix(dotted, "fs.mqueue.")
 	switch {
 	case ipc && c.spec.HostIPC:
@@ -172,8 +172,8 @@ func (c *checker) hostSysctl(name string, path *field.Path) field.ErrorList {
 	return nil
 }
 
-// dottedSysctl writes a name that separates by slashes, and may have dots inside a part, with dots.
-func dottedSysctl(name string) string {
+// DottedSysctl writes a name that separates by slashes, and may have dots inside a part, with dots.
+func DottedSysctl(name string) string {
 	first := strings.IndexAny(name, "./")
 	if first < 0 || name[first] == '.' {
 		return name

@@ -125,7 +125,7 @@ func hostPath(h *corev1.HostPathVolumeSource, path *field.Path) field.ErrorList 
 	}
 	errs := noBacksteps(h.Path, path.Child("path"))
 	if h.Type != nil {
-		errs = append(errs, oneOf(*h.Type, path.Child("type"), corev1.HostPathUnset, corev1.HostPathBlockDev, corev1.HostPathCharDev, corev1.HostPathDirectory,
+		errs = append(errs, OneOf(*h.Type, path.Child("type"), corev1.HostPathUnset, corev1.HostPathBlockDev, corev1.HostPathCharDev, corev1.HostPathDirectory,
 			corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket)...)
 	}
 	return errs

@@ -191,12 +191,12 @@ func azureDisk(s *corev1.AzureDiskVolumeSource, at *field.Path) field.ErrorList 
 	errs := required(s.DiskName, at.Child("diskName"))
 	errs = append(errs, required(s.DataDiskURI, at.Child("diskURI"))...)
 	if s.CachingMode != nil {
-		errs = append(errs, oneOf(*s.CachingMode, at.Child("cachingMode"), corev1.AzureDataDiskCachingNone, corev1.AzureDataDiskCachingReadOnly, corev1.AzureDataDiskCachingReadWrite)...)
+		errs = append(errs, OneOf(*s.CachingMode, at.Child("cachingMode"), corev1.AzureDataDiskCachingNone, corev1.AzureDataDiskCachingReadOnly, corev1.AzureDataDiskCachingReadWrite)...)
 	}
 	if s.Kind == nil {
 		return errs
 	}
-	errs = append(errs, oneOf(*s.Kind, at.Child("kind"), corev1.AzureDedicatedBlobDisk, corev1.AzureManagedDisk, corev1.AzureSharedBlobDisk)...)
+	errs = append(errs, OneOf(*s.Kind, at.Child("kind"), corev1.AzureDedicatedBlobDisk, corev1.AzureManagedDisk, corev1.AzureSharedBlobDisk)...)
 	if *s.Kind == corev1.AzureManagedDisk && !strings.HasPrefix(s.DataDiskURI, "/subscriptions/") {
 		errs = append(errs, field.NotSupported(at.Child("diskURI"), s.DataDiskURI, []string{managedDiskURIForm}))
 	}

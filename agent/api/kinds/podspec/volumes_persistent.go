@@ -55,7 +55,7 @@ func ValidatePersistentVolumeSpec(spec *corev1.PersistentVolumeSpec, name string
 		if inline {
 			errs = append(errs, field.Forbidden(policy, "may only be Retain in the context of inline volumes"))
 		} else {
-			errs = append(errs, oneOf(spec.PersistentVolumeReclaimPolicy, policy, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle,
+			errs = append(errs, OneOf(spec.PersistentVolumeReclaimPolicy, policy, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle,
 				corev1.PersistentVolumeReclaimRetain)...)
 		}
 	}
@@ -117,7 +117,7 @@ func volumeClasses(spec *corev1.PersistentVolumeSpec, at *field.Path) field.Erro
 		errs = append(errs, objectName(spec.StorageClassName, at.Child("storageClassName"))...)
 	}
 	if spec.VolumeMode != nil {
-		errs = append(errs, oneOf(*spec.VolumeMode, at.Child("volumeMode"), corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
+		errs = append(errs, OneOf(*spec.VolumeMode, at.Child("volumeMode"), corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
 	}
 	if class, own := spec.VolumeAttributesClassName, at.Child("volumeAttributesClassName"); class != nil {
 		if *class == "" {

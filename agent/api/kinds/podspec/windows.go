@@ -150,7 +150,7 @@ func (c *checker) operatingSystem(path *field.Path) field.ErrorList {
 	case corev1.Windows:
 		return c.windowsOnly(path)
 	}
-	return oneOf(c.spec.OS.Name, at, corev1.Linux, corev1.Windows)
+	return OneOf(c.spec.OS.Name, at, corev1.Linux, corev1.Windows)
 }
 
 func (c *checker) linuxOnly(path *field.Path) field.ErrorList {

@@ -8,7 +8,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -17,6 +16,7 @@ import (
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 
 	"github.com/podvine/podvine/agent/api/auth/rbac"
+	"github.com/podvine/podvine/agent/api/kinds"
 )
 
 // guard refuses writes that grant what the writer does not hold. Its fields are set while the kinds are installed and
@@ -74,7 +74,7 @@ func (g *guard) updateRole(ctx context.Context, obj, old runtime.Object, _ *meta
 	if !ok || !oldOK {
 		return nil, fmt.Errorf("check %T: not a Role", obj)
 	}
-	if equality.Semantic.DeepEqual(r.Rules, before.Rules) || onlyCollected(obj, old) {
+	if equality.Semantic.DeepEqual(r.Rules, before.Rules) || kinds.OnlyCollected(obj, old) {
 		return done, nil
 	}
 	return done, g.role(ctx, r)
@@ -106,7 +106,7 @@ func (g *guard) updateClusterRole(ctx context.Context, obj, old runtime.Object, 
 		return nil, fmt.Errorf("check %T: not a ClusterRole", obj)
 	}
 	same := equality.Semantic.DeepEqual(r.Rules, before.Rules) && equality.Semantic.DeepEqual(r.AggregationRule, before.AggregationRule)
-	if same || onlyCollected(obj, old) {
+	if same || kinds.OnlyCollected(obj, old) {
 		return done, nil
 	}
 	return done, g.clusterRole(ctx, r, r.AggregationRule != nil || before.AggregationRule != nil)
@@ -137,7 +137,7 @@ func (g *guard) createBinding(ctx context.Context, obj runtime.Object, _ *metav1
 }
 
 func (g *guard) updateBinding(ctx context.Context, obj, old runtime.Object, _ *metav1.UpdateOptions) (genericregistry.FinishFunc, error) {
-	if onlyCollected(obj, old) {
+	if kinds.OnlyCollected(obj, old) {
 		return done, nil
 	}
 	return done, g.binding(ctx, obj)
@@ -190,21 +190,4 @@ func (g *guard) rulesOf(ctx context.Context, ref rbacv1.RoleRef) ([]rbacv1.Polic
 		}
 	}
 	return nil, fmt.Errorf("unsupported role reference kind: %q", ref.Kind)
-}
-
-// onlyCollected says that an update changes nothing but what garbage collection changes: owners and finalizers.
-func onlyCollected(obj, old runtime.Object) bool {
-	copied := obj.DeepCopyObject()
-	to, err := meta.Accessor(copied)
-	if err != nil {
-		return false
-	}
-	from, err := meta.Accessor(old)
-	if err != nil {
-		return false
-	}
-	to.SetOwnerReferences(from.GetOwnerReferences())
-	to.SetFinalizers(from.GetFinalizers())
-	to.SetManagedFields(from.GetManagedFields())
-	return equality.Semantic.DeepEqual(copied, old)
 }
