@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +38,9 @@ type leaseCall struct {
 	// Node is the one that asks, when a replica passes it on to the leader; else it is the caller.
 	Node pki.NodeIdentity `json:"node,omitzero"`
 	Pods []leasedPod      `json:"pods"`
+	// Parting asks for a lease of isolation.PartingLease. Short says that no such lease can last on the node: its end was written anew since.
+	Parting bool `json:"parting,omitempty"`
+	Short   bool `json:"short,omitempty"`
 }
 
 type leasedPod struct {
@@ -73,22 +77,61 @@ func (b *leaseBook) grant(node string, now time.Time) {
 	b.grants[node] = now
 }
 
-// released tells whether no lease of the node can last, whoever granted it.
-func (b *leaseBook) released(node string, term uint64, now time.Time) bool {
+// released tells whether no lease of the node can last, whoever granted it. parting says that it may be one of an agent that ended on
+// purpose.
+func (b *leaseBook) released(node string, term uint64, now time.Time, parting bool) bool {
+	wait := isolation.ReleaseAfter
+	if parting {
+		wait = isolation.PartingReleaseAfter
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if term != b.term || now.Sub(b.since) < isolation.ReleaseAfter {
+	if term != b.term || now.Sub(b.since) < wait {
 		return false
 	}
 	granted, known := b.grants[node]
-	return !known || now.Sub(granted) >= isolation.ReleaseAfter
+	return !known || now.Sub(granted) >= wait
 }
 
 // released tells whether a node has stopped its pods that stop when it is cut off. Only the leader knows.
 func (n *node) released(name string) bool {
 	term, leads := n.replica.Leading()
 	id := n.directory.id(name)
-	return leads && id != "" && n.leases.released(id, term, time.Now())
+	return leads && id != "" && n.leases.released(id, term, time.Now(), n.parting(name))
+}
+
+// parting tells whether a node's agent may have ended with a longer lease. Not knowing is a yes.
+func (n *node) parting(name string) bool {
+	found, err := n.nodeLister().Get(name)
+	return err != nil || found.Annotations[isolation.PartingAnnotation] != ""
+}
+
+// part notes, for this leader and those that follow, that a node's agent may end with a longer lease.
+func (n *node) part(ctx context.Context, node string) error {
+	return n.patchNode(ctx, node, map[string]any{"annotations": map[string]any{isolation.PartingAnnotation: isolation.PartingLease.String()}})
+}
+
+// unpart notes that the node has no such lease any more, unless the node has changed since that was seen.
+func (n *node) unpart(ctx context.Context, node string) error {
+	found, err := n.nodeLister().Get(node)
+	if err != nil {
+		return fmt.Errorf("note the lease of node %s: %w", node, err)
+	}
+	return n.patchNode(ctx, node, map[string]any{
+		"resourceVersion": found.ResourceVersion, "annotations": map[string]any{isolation.PartingAnnotation: nil},
+	})
+}
+
+func (n *node) patchNode(ctx context.Context, node string, metadata map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
+	if err == nil {
+		_, err = n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup).CoreV1().Nodes().
+			Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("note the lease of node %s: %w", node, err)
+	}
+	return nil
 }
 
 // takeLease grants a lease, or has the leader do so.
@@ -106,7 +149,7 @@ func (n *node) takeLease(ctx context.Context, caller pki.NodeIdentity, asked lea
 		if leader == "" || leader == n.dir.NodeID || asked.Node.ID != "" {
 			return leaseAnswer{}, errors.New("grant a lease: there is no leader")
 		}
-		return call[leaseCall, leaseAnswer](ctx, n.peers, leader, leasePath, leaseCall{Node: node, Pods: asked.Pods})
+		return call[leaseCall, leaseAnswer](ctx, n.peers, leader, leasePath, leaseCall{Node: node, Pods: asked.Pods, Parting: asked.Parting, Short: asked.Short})
 	}
 	// Another may lead already: then this one must not grant. The node counts from before it asked, and so from before this.
 	if _, err := n.replica.ReadRevision(ctx); err != nil {
@@ -115,8 +158,19 @@ func (n *node) takeLease(ctx context.Context, caller pki.NodeIdentity, asked lea
 	if now, still := n.replica.Leading(); !still || now != term {
 		return leaseAnswer{}, errors.New("grant a lease: the lead is lost")
 	}
+	if asked.Parting {
+		// It is known to every leader before the node may count on it.
+		if err := n.part(ctx, node.Name); err != nil {
+			return leaseAnswer{}, err
+		}
+	}
 	// Written down before the pods are looked at: from now on none of them is removed, and those that were to be are terminating.
 	n.leases.grant(node.ID, time.Now())
+	if asked.Short && n.parting(node.Name) {
+		if err := n.unpart(ctx, node.Name); err != nil {
+			return leaseAnswer{}, err
+		}
+	}
 	return n.confirmPods(ctx, node, asked.Pods)
 }
 
@@ -140,12 +194,17 @@ func (n *node) confirmPods(ctx context.Context, node pki.NodeIdentity, asked []l
 type leaseKeeper struct {
 	file string
 	// ask asks the leader, here are the pods here that need a lease, changed is called when others may start.
-	ask     func(context.Context, []leasedPod) ([]types.UID, error)
+	ask     func(context.Context, leaseCall) ([]types.UID, error)
 	here    func() []pods.PodRef
 	changed func()
 	// now is the time since the machine's start.
 	now func() (time.Duration, error)
 	log *slog.Logger
+
+	// turns is held while a lease is asked for; parted and short are what has been written: an end after which this agent asks no more,
+	// one that is no parting one's.
+	turns         sync.Mutex
+	parted, short bool
 
 	mu        sync.Mutex
 	end       time.Duration // since the machine's start
@@ -189,8 +248,10 @@ func (k *leaseKeeper) run(ctx context.Context) error {
 
 // turn renews the lease once. What was confirmed before a lease that has ended is to be confirmed anew.
 func (k *leaseKeeper) turn(ctx context.Context) error {
+	k.turns.Lock()
+	defer k.turns.Unlock()
 	here := k.here()
-	if len(here) == 0 {
+	if len(here) == 0 || k.parted {
 		return nil
 	}
 	begun, err := k.now()
@@ -200,13 +261,14 @@ func (k *leaseKeeper) turn(ctx context.Context) error {
 	asked := k.unconfirmed(here, begun)
 	ctx, cancel := context.WithTimeout(ctx, leaseCallTimeout)
 	defer cancel()
-	wanted, err := k.ask(ctx, asked)
+	wanted, err := k.ask(ctx, leaseCall{Pods: asked, Short: k.short})
 	if err != nil {
 		return err
 	}
 	if err := isolation.WriteEnd(k.file, begun+isolation.Lease); err != nil {
 		return err
 	}
+	k.short = true
 	k.mu.Lock()
 	k.end = begun + isolation.Lease
 	for _, uid := range wanted {
@@ -217,6 +279,30 @@ func (k *leaseKeeper) turn(ctx context.Context) error {
 		k.changed()
 	}
 	return nil
+}
+
+// part asks, once and for a bounded time, for a lease that lasts until the next agent is there. Without one the pods have what is left of
+// the usual.
+func (k *leaseKeeper) part() {
+	k.turns.Lock()
+	defer k.turns.Unlock()
+	if len(k.here()) == 0 || k.parted {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaseCallTimeout)
+	defer cancel()
+	begun, err := k.now()
+	if err == nil {
+		_, err = k.ask(ctx, leaseCall{Parting: true})
+	}
+	if err == nil {
+		err = isolation.WriteEnd(k.file, begun+isolation.PartingLease)
+	}
+	if err != nil {
+		k.log.Warn("get a longer lease for pods that stop when this node is cut off, for the time until the next agent", "error", err)
+		return
+	}
+	k.parted = true
 }
 
 // unconfirmed are the pods here that may not start yet; those that have gone are forgotten.
@@ -245,15 +331,15 @@ func newLeaseKeeper(n *node) *leaseKeeper {
 }
 
 // askForLease asks the leader, through this node's own replica or any other.
-func (n *node) askForLease(ctx context.Context, asked []leasedPod) ([]types.UID, error) {
+func (n *node) askForLease(ctx context.Context, asked leaseCall) ([]types.UID, error) {
 	if n.replica != nil {
 		own := pki.NodeIdentity{Name: n.dir.NodeName, ID: n.dir.NodeID, Replica: true}
-		answered, err := n.takeLease(ctx, own, leaseCall{Pods: asked})
+		answered, err := n.takeLease(ctx, own, asked)
 		return answered.Wanted, err
 	}
 	errs := []error{errNoReplica}
 	for _, id := range n.link.candidates() {
-		answered, err := callReplica[leaseCall, leaseAnswer](ctx, n.peers, id, leasePath, leaseCall{Pods: asked})
+		answered, err := callReplica[leaseCall, leaseAnswer](ctx, n.peers, id, leasePath, asked)
 		if err == nil {
 			return answered.Wanted, nil
 		}

@@ -3,9 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,31 +27,34 @@ func TestLeaseBook(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	var b leaseBook
-	if b.released("a", 1, at(time.Hour)) {
+	if b.released("a", 1, at(time.Hour), false) {
 		t.Error("released by one that never led")
 	}
 	b.grant("a", at(0)) // may come before the new leader's loops begin
 	b.lead(1, at(0))
 	for _, test := range []struct {
-		name string
-		term uint64
-		at   time.Duration
-		want bool
+		name    string
+		term    uint64
+		at      time.Duration
+		parting bool
+		want    bool
 	}{
-		{"just leads: another's lease may last", 1, leaderMemory - 1, false},
-		{"no lease can last", 1, leaderMemory, true},
-		{"of another term", 2, time.Hour, false},
+		{"just leads: another's lease may last", 1, leaderMemory - 1, false, false},
+		{"no lease can last", 1, leaderMemory, false, true},
+		{"one of an agent that ended on purpose may last", 1, isolation.PartingReleaseAfter - 1, true, false},
+		{"no such lease can last", 1, isolation.PartingReleaseAfter, true, true},
+		{"of another term", 2, time.Hour, false, false},
 	} {
-		if got := b.released("a", test.term, at(test.at)); got != test.want {
+		if got := b.released("a", test.term, at(test.at), test.parting); got != test.want {
 			t.Errorf("%s: %t", test.name, got)
 		}
 	}
 	b.grant("a", at(time.Minute))
-	if b.released("a", 1, at(time.Minute+leaderMemory-1)) || !b.released("a", 1, at(time.Minute+leaderMemory)) || !b.released("b", 1, at(time.Minute)) {
+	if b.released("a", 1, at(time.Minute+leaderMemory-1), false) || !b.released("a", 1, at(time.Minute+leaderMemory), false) || !b.released("b", 1, at(time.Minute), false) {
 		t.Error("a grant counts for its node, until it is over")
 	}
 	b.lead(2, at(2*time.Minute))
-	if b.released("a", 2, at(2*time.Minute)) {
+	if b.released("a", 2, at(2*time.Minute), false) {
 		t.Error("a new term knows nothing of the leases before")
 	}
 }
@@ -63,6 +70,21 @@ type leaseWorld struct {
 	cut, lost     bool
 	wanted        map[types.UID]bool
 	changes       int
+	// parting is what the Node object says.
+	parting bool
+}
+
+// shimHolds is what a shim reads.
+func (w *leaseWorld) shimHolds(t *rapid.T) bool {
+	content, err := os.ReadFile(w.keeper.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	end, parseErr := strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64)
+	if err := errors.Join(err, parseErr); err != nil {
+		t.Fatal(err)
+	}
+	return w.clock < time.Duration(end)
 }
 
 func newLeaseWorld(folder string) *leaseWorld {
@@ -75,15 +97,17 @@ func newLeaseWorld(folder string) *leaseWorld {
 
 func (w *leaseWorld) wall() time.Time { return time.Unix(0, 0).Add(w.clock) }
 
-func (w *leaseWorld) ask(_ context.Context, asked []leasedPod) (answered []types.UID, err error) {
+func (w *leaseWorld) ask(_ context.Context, asked leaseCall) (answered []types.UID, err error) {
 	unanswered := errors.New("no answer")
 	if w.cut {
 		w.clock += leaseCallTimeout
 		return nil, unanswered
 	}
 	w.clock += w.before
+	w.parting = w.parting || asked.Parting
 	w.book.grant("n", w.wall())
-	for _, pod := range asked {
+	w.parting = w.parting && !asked.Short
+	for _, pod := range asked.Pods {
 		if w.wanted[pod.UID] {
 			answered = append(answered, pod.UID)
 		}
@@ -128,17 +152,57 @@ func TestLeaderOutwaitsNodes(t *testing.T) {
 		w := newLeaseWorld(folder)
 		w.here = []pods.PodRef{{Namespace: "default", Name: "a", UID: "a"}}
 		w.wanted["a"] = true
+		if err := isolation.WriteEnd(w.keeper.file, 0); err != nil {
+			t.Fatal(err)
+		}
 		for range rapid.IntRange(1, 20).Draw(t, "turns") {
 			w.cut, w.lost = rapid.IntRange(0, 3).Draw(t, "cut") == 0, rapid.IntRange(0, 3).Draw(t, "lost") == 0
 			w.before = time.Duration(rapid.Int64Range(0, int64(leaseCallTimeout)).Draw(t, "before"))
 			w.after = time.Duration(rapid.Int64Range(0, int64(leaseCallTimeout-w.before)).Draw(t, "after"))
-			w.keeper.turn(context.Background()) //nolint:errcheck // a turn without an answer is what is drawn
-			w.clock += time.Duration(rapid.Int64Range(0, int64(2*isolation.Lease)).Draw(t, "pause"))
-			if w.book.released("n", 1, w.wall()) && w.keeper.Holds("a") {
+			w.keeper.turn(context.Background())            //nolint:errcheck // a turn without an answer is what is drawn
+			if rapid.IntRange(0, 5).Draw(t, "ends") == 0 { // another agent follows
+				w.keeper.part()
+				again := newLeaseWorld(folder)
+				again.keeper.ask, again.keeper.here, again.keeper.now = w.keeper.ask, w.keeper.here, w.keeper.now
+				w.keeper = again.keeper
+			}
+			longest := 2 * isolation.Lease
+			if rapid.IntRange(0, 3).Draw(t, "long") == 0 {
+				longest = 2 * isolation.PartingLease
+			}
+			w.clock += time.Duration(rapid.Int64Range(0, int64(longest)).Draw(t, "pause"))
+			if w.book.released("n", 1, w.wall(), w.parting) && (w.keeper.Holds("a") || w.shimHolds(t)) {
 				t.Fatalf("at %v the leader calls it released, and the node holds until %v", w.clock, w.keeper.end)
 			}
 		}
 	})
+}
+
+// An agent that ends on purpose leaves its pods a longer lease; the next one goes on with the usual.
+func TestPartingLease(t *testing.T) {
+	w := newLeaseWorld(t.TempDir())
+	w.keeper.part()
+	if _, err := os.Stat(w.keeper.file); !errors.Is(err, fs.ErrNotExist) || w.parting {
+		t.Fatalf("a node without such pods has a lease: %v", err)
+	}
+	w.here, w.wanted["a"] = []pods.PodRef{{Namespace: "default", Name: "a", UID: "a"}}, true
+	w.keeper.part()
+	if !w.parting || !w.keeper.parted {
+		t.Fatal("it got none")
+	}
+	if err := w.keeper.turn(t.Context()); err != nil || w.keeper.Holds("a") {
+		t.Errorf("it asks on: %v", err)
+	}
+	next := newLeaseWorld(filepath.Dir(w.keeper.file)).keeper
+	next.ask, next.here, next.now = w.keeper.ask, w.keeper.here, w.keeper.now
+	for i := range 2 {
+		if err := next.turn(t.Context()); err != nil || !next.Holds("a") {
+			t.Fatal(err)
+		}
+		if w.parting != (i == 0) {
+			t.Errorf("after %d turns the longer lease counts: %v", i+1, w.parting)
+		}
+	}
 }
 
 func TestConfirmedAreBounded(t *testing.T) {

@@ -346,6 +346,7 @@ func (n *node) run(ctx context.Context) error {
 	go func() {
 		select {
 		case <-asked.Done():
+			n.lease.part()
 			n.handOver()
 			stop(context.Cause(asked))
 		case <-ended:

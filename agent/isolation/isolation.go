@@ -25,6 +25,9 @@ const (
 	// LeaseAnnotation in a container's OCI configuration names the file with the lease's end.
 	LeaseAnnotation = "podvine.io/lease-file"
 
+	// PartingAnnotation on a Node says that the node's agent may have ended with a lease of [PartingLease].
+	PartingAnnotation = "podvine.io/parting-lease"
+
 	// Lease is how long a lease lasts, Renew how often it is renewed.
 	Lease = 4 * time.Second
 	Renew = time.Second
@@ -32,6 +35,10 @@ const (
 	Check = 250 * time.Millisecond
 	// ReleaseAfter is how long after the last grant the leader counts the pods as stopped: the lease, and time to end them.
 	ReleaseAfter = 6 * time.Second
+	// PartingLease is what an agent gets that ends on purpose, so that an upgrade ends no pod: the next agent is there long before.
+	// PartingReleaseAfter is the same for the leader.
+	PartingLease        = time.Minute
+	PartingReleaseAfter = PartingLease + ReleaseAfter - Lease
 )
 
 // Stops tells whether a pod with those annotations stops when its node is cut off.

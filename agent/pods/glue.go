@@ -201,6 +201,8 @@ func (w *worker) lostLocked(c *lifecycle.Container, f runtime.Found, found bool)
 	switch {
 	case !known:
 		c.Reason = "Unknown"
+	case exit.Isolated && exit.Code != 0:
+		c.Reason = isolatedReason
 	case exit.OOM:
 		c.Reason = "OOMKilled"
 	case exit.Code != 0:
@@ -209,6 +211,7 @@ func (w *worker) lostLocked(c *lifecycle.Container, f runtime.Found, found bool)
 		c.Reason = "Completed"
 	}
 	c.Message = w.terminationMessage(w.rec.Pod, c)
+	w.tellIsolatedLocked(c)
 }
 
 // target is how a container is asked for its health.

@@ -78,6 +78,8 @@ type worker struct {
 	saved         []byte
 	// unheard: the pod comes from the disk, nothing of it runs, and nobody has said yet that it is this node's still.
 	unheard bool
+	// telling: the pod's stop by the node's isolation is being told.
+	telling bool
 	mirror  types.UID // of the picture that was last reported to
 }
 
@@ -377,12 +379,15 @@ func (w *worker) exit(id string, e stream.Exit) {
 		c.Ready, c.Started, c.Unhealthy = false, false, nil
 		c.Reason = "Completed"
 		switch {
+		case e.Isolated && e.Code != 0:
+			c.Reason = isolatedReason
 		case oom:
 			c.Reason = "OOMKilled"
 		case e.Code != 0:
 			c.Reason = "Error"
 		}
 		c.Message = w.terminationMessage(w.rec.Pod, c)
+		w.tellIsolatedLocked(c)
 		if r.probes != nil {
 			r.probes()
 			r.probes = nil

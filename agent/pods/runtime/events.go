@@ -44,7 +44,7 @@ func (r *Runtime) follow(ctx context.Context, ch <-chan *events.Envelope, errs <
 				}
 				exit := stream.Exit{Code: e.ExitStatus, At: e.ExitedAt.AsTime(), OOM: oom[e.ContainerID]}
 				if rec, err := stream.ReadExit(r.ControlDir(e.ContainerID, "")); err == nil {
-					exit.OOM = exit.OOM || rec.OOM
+					exit.OOM, exit.Isolated = exit.OOM || rec.OOM, rec.Isolated
 				}
 				if exit.At.IsZero() || exit.At.Unix() == 0 {
 					exit.At = time.Now()

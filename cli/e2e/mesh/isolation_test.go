@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/podvine/podvine/agent/isolation"
 )
 
 // A StatefulSet's pod that asked for it stops when its node is cut off, and only then runs elsewhere, without anybody's word; the node's
@@ -53,4 +55,64 @@ func TestIsolatedIdentityStopsAndIsReplaced(t *testing.T) {
 	if now := strings.Fields(run(t, by, get...)); !slices.Equal(now, after) {
 		t.Errorf("the return changed the pod: %v, was %v", now, after)
 	}
+	tellsOfIsolation(t, by, before[0])
+	withoutItsAgent(t, get)
+}
+
+// tellsOfIsolation waits for the event of a pod that stopped.
+func tellsOfIsolation(t *testing.T, by, uid string) {
+	t.Helper()
+	eventually(t, 30*time.Second, "the event of the pod that stopped", func() (string, bool) {
+		out, err := try(t, by, "", "kubectl", "get", "events", "--field-selector", "reason=NodeIsolated,involvedObject.uid="+uid)
+		return fmt.Sprint(out, err), err == nil && strings.Contains(out, "had not heard from the cluster's leader")
+	})
+}
+
+// withoutItsAgent ends the agent of the pod's node: on purpose for longer than a lease, which the pod does not notice; then by a kill while
+// the host is cut off, and the pod ends all the same.
+func withoutItsAgent(t *testing.T, get []string) {
+	t.Helper()
+	before := strings.Fields(run(t, "h1", get...))
+	host := before[1]
+	by := other(host)
+	on := func(what string) string {
+		return strings.TrimSpace(run(t, by, "lab", "exec", "--name", labName, host, "--", "sh", "-c", what))
+	}
+	processes := func() string { return on("grep -ls 'pod" + before[0] + "' /proc/[0-9]*/cgroup; true") }
+	running := processes()
+	on("kill -TERM $(pgrep -of 'podvine agent')")
+	eventually(t, 20*time.Second, "the agent to end", func() (string, bool) {
+		left := on("pgrep -of 'podvine agent' || true")
+		return left, left == ""
+	})
+	for ended := time.Now(); time.Since(ended) < 2*isolation.ReleaseAfter; {
+		if now := processes(); now != running {
+			t.Fatalf("while its agent was being replaced, the pod ended: %q, was %q", now, running)
+		}
+	}
+	run(t, by, "lab", "start", "--name", labName, "--agent", host)
+	run(t, by, "kubectl", "wait", "--for=condition=Ready", "node/"+host, "--timeout=60s")
+	eventually(t, 30*time.Second, "the longer lease to be given back", func() (string, bool) {
+		out, err := try(t, by, "", "kubectl", "get", "node", host, "-o", "jsonpath={.metadata.annotations}")
+		return out, err == nil && !strings.Contains(out, isolation.PartingAnnotation)
+	})
+	if now := strings.Fields(run(t, by, get...)); !slices.Equal(now, before) || processes() != running {
+		t.Errorf("the new agent changed the pod: %v, was %v", now, before)
+	}
+
+	run(t, by, "lab", "isolate", "--name", labName, host)
+	t.Cleanup(func() {
+		run(t, by, "lab", "heal", "--name", labName)
+		run(t, by, "lab", "start", "--name", labName, "--agent", host)
+		run(t, by, "kubectl", "wait", "--for=condition=Ready", "node/"+host, "--timeout=60s")
+	})
+	run(t, by, "lab", "kill", "--name", labName, "--agent", host)
+	took := eventually(t, isolation.ReleaseAfter, "the pod to end without its agent", func() (string, bool) {
+		left := processes()
+		return left, left == ""
+	})
+	t.Logf("with its agent dead and the host cut off, the pod ended %v later; the lease is %v", took.Round(time.Millisecond), isolation.Lease)
+	run(t, by, "lab", "start", "--name", labName, "--agent", host)
+	run(t, by, "lab", "heal", "--name", labName)
+	tellsOfIsolation(t, by, before[0])
 }

@@ -42,7 +42,8 @@ func (t *tasks) enforce(container, lease string) {
 	defer tick.Stop()
 	said := false
 	for range tick.C {
-		if t.get(procKey{container: container}) == nil {
+		p := t.get(procKey{container: container})
+		if p == nil {
 			return
 		}
 		if !isolation.Over(lease) {
@@ -52,6 +53,7 @@ func (t *tasks) enforce(container, lease string) {
 			log.G(ctx).WithField("container", container).Warn("the node is cut off from its cluster: end the container")
 			said = true
 		}
+		p.noteIsolated()
 		// What has ended already is no error that matters; what has not is killed again.
 		if _, err := t.TTRPCTaskService.Kill(ctx, &taskapi.KillRequest{ID: container, Signal: uint32(unix.SIGKILL), All: true}); err != nil {
 			log.G(ctx).WithError(err).Debug("end the container")

@@ -38,6 +38,7 @@ type proc struct {
 
 	mu       sync.Mutex
 	oom      bool // guarded by mu
+	isolated bool // the lease was over
 	inClosed bool // guarded by mu
 }
 
@@ -168,11 +169,17 @@ func (p *proc) noteOOM() {
 	p.mu.Unlock()
 }
 
+func (p *proc) noteIsolated() {
+	p.mu.Lock()
+	p.isolated = true
+	p.mu.Unlock()
+}
+
 func (p *proc) noteExit(code uint32, at time.Time) error {
 	p.mu.Lock()
-	oom := p.oom
+	oom, isolated := p.oom, p.isolated
 	p.mu.Unlock()
-	return stream.WriteExit(p.spec.Dir, stream.Exit{Code: code, At: at, OOM: oom})
+	return stream.WriteExit(p.spec.Dir, stream.Exit{Code: code, At: at, OOM: oom, Isolated: isolated})
 }
 
 // close releases everything; output that still arrives is lost.

@@ -56,6 +56,8 @@ type Exit struct {
 	Code uint32    `json:"code"`
 	At   time.Time `json:"at"`
 	OOM  bool      `json:"oom,omitempty"`
+	// Isolated says that the shim ended the process because the lease was over under which it ran.
+	Isolated bool `json:"isolated,omitempty"`
 }
 
 // ReadExit reads the record from a control folder.
