@@ -87,7 +87,7 @@ type simulated struct {
 	alive, replica, told bool
 	trusted              []string
 	users, certifiedBy   string
-	// lost says that it was away for the whole overlap.
+	// lost says that it was away for the whole overlap, or did not answer for long.
 	lost bool
 }
 
@@ -152,6 +152,12 @@ func TestRotationKeepsMembersTogether(t *testing.T) {
 				}
 			}
 			if records {
+				if record.Stage == stageCertify && decided.Record.Stage == "" {
+					for _, member := range view.Members { // those that it did not wait for any longer
+						one := members[member.ID]
+						one.lost = one.lost || one.certifiedBy != record.Successor
+					}
+				}
 				record = decided.Record
 			}
 		}
@@ -174,7 +180,9 @@ func TestRotationKeepsMembersTogether(t *testing.T) {
 				members[name].alive = name == leader // one that leads leaves the lead first
 			case "return":
 				members[name].alive, members[name].told = true, false
-				members[name].lost = members[name].lost || !understands(members[name], members[leader])
+				// One that returns between the last stage and what follows is too late, too.
+				late := record.Stage == "" && members[name].certifiedBy == "old"
+				members[name].lost = members[name].lost || late || !understands(members[name], members[leader])
 			case "lead":
 				if one := members[name]; one.replica && one.alive && !one.lost {
 					leader = name

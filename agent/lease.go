@@ -14,9 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	authuser "k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/podvine/podvine/agent/isolation"
 	"github.com/podvine/podvine/agent/pki"
@@ -348,18 +350,20 @@ func (n *node) askForLease(ctx context.Context, asked leaseCall) ([]types.UID, e
 	return nil, errors.Join(errs...)
 }
 
-// confirmPod asks the API whether a pod is this node's.
+// confirmPod asks the API whether a pod is this node's. It lists, because a node may not get a pod that is not its own.
 func (n *node) confirmPod(client kubernetes.Interface) func(context.Context, pods.PodRef) (pods.Confirmation, error) {
 	return func(ctx context.Context, ref pods.PodRef) (pods.Confirmation, error) {
-		result := client.CoreV1().RESTClient().Get().Namespace(ref.Namespace).Resource("pods").Name(ref.Name).Do(ctx)
-		stale := len(result.Warnings()) > 0 // a get of a pod has no other
-		pod := &corev1.Pod{}
-		switch err := result.Into(pod); {
-		case apierrors.IsNotFound(err):
-			return pods.Answer(ref, n.dir.NodeName, nil, stale), nil
-		case err != nil:
+		selector := fields.AndSelectors(fields.OneTermEqualSelector("spec.nodeName", n.dir.NodeName), fields.OneTermEqualSelector(metav1.ObjectNameField, ref.Name))
+		result := client.CoreV1().RESTClient().Get().Namespace(ref.Namespace).Resource("pods").
+			VersionedParams(&metav1.ListOptions{FieldSelector: selector.String()}, scheme.ParameterCodec).Do(ctx)
+		found := &corev1.PodList{}
+		if err := result.Into(found); err != nil {
 			return pods.Unconfirmed, fmt.Errorf("ask for pod %s/%s: %w", ref.Namespace, ref.Name, err)
 		}
-		return pods.Answer(ref, n.dir.NodeName, pod, stale), nil
+		stale := len(result.Warnings()) > 0 // a list of pods has no other
+		if len(found.Items) == 0 {
+			return pods.Answer(ref, nil, stale), nil
+		}
+		return pods.Answer(ref, &found.Items[0], stale), nil
 	}
 }

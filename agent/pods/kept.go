@@ -124,13 +124,13 @@ func (w *worker) heard() {
 	w.nudge()
 }
 
-// Answer makes a Confirmation of the pod that the API answered for ref; nil is none.
-func Answer(ref PodRef, node string, pod *corev1.Pod, stale bool) Confirmation {
+// Answer makes a Confirmation of the node's pod of that name, as the API answered it; nil is none.
+func Answer(ref PodRef, pod *corev1.Pod, stale bool) Confirmation {
 	var same types.UID
 	if pod != nil {
 		same = pod.UID
 	}
-	switch is := same == ref.UID && pod.Spec.NodeName == node && pod.DeletionTimestamp == nil; {
+	switch is := same == ref.UID && pod.DeletionTimestamp == nil; {
 	case is && stale:
 		return Stale
 	case is:
