@@ -152,19 +152,40 @@ func (c Config) serf() (*serf.Config, error) {
 	return config, nil
 }
 
+// savePause is the least between two times at which the members are written down. When many come at once, writing all of them for each would be
+// most of what a member does.
+const savePause = time.Second
+
 // follow notes when members change state, and tells the subscribers, until the mesh is closed.
 func (m *Mesh) follow() {
+	var (
+		saved time.Time
+		later <-chan time.Time // nil while what is written is current
+	)
+	save := func() {
+		saved, later = time.Now(), nil
+		if err := m.savePeers(); err != nil {
+			m.log.Warn("remember the members", "error", err)
+		}
+	}
 	for {
 		select {
 		case event := <-m.events:
-			if change, ok := event.(serf.MemberEvent); ok {
-				m.note(change)
-				if err := m.savePeers(); err != nil {
-					m.log.Warn("remember the members", "error", err)
-				}
+			change, ok := event.(serf.MemberEvent)
+			if !ok {
+				continue
 			}
+			m.note(change)
+			switch wait := time.Until(saved.Add(savePause)); {
+			case wait <= 0:
+				save()
+			case later == nil:
+				later = time.After(wait)
+			}
+		case <-later:
+			save()
 		case <-m.serf.ShutdownCh():
-			return
+			return // Close writes them once more
 		}
 	}
 }
