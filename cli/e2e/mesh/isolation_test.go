@@ -80,9 +80,9 @@ func withoutItsAgent(t *testing.T, get []string) {
 	}
 	processes := func() string { return on("grep -ls 'pod" + before[0] + "' /proc/[0-9]*/cgroup; true") }
 	running := processes()
-	on("kill -TERM $(pgrep -of 'podvine agent')")
+	on("kill -TERM $(pgrep -of 'podvine[ ]agent')")
 	eventually(t, 20*time.Second, "the agent to end", func() (string, bool) {
-		left := on("pgrep -of 'podvine agent' || true")
+		left := on("pgrep -of 'podvine[ ]agent' || true")
 		return left, left == ""
 	})
 	for ended := time.Now(); time.Since(ended) < 2*isolation.ReleaseAfter; {
