@@ -94,6 +94,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		Storage: n.backend.Decorator, ListerWatcher: n.backend.ListerWatcher,
 		Nodes:               n.connector,
 		Alive:               func(name string) (bool, time.Time) { return n.directory.Alive(name) }, // nobody asks before there is one
+		KindsChanged:        func() { n.control.KindsChanged() },                                    // nor here
 		Settings:            n.settings.kinds(),
 		Security:            n.security(address, proxies),
 		Audit:               api.Audit{PolicyFile: n.config.AuditPolicyFile, LogFile: n.config.AuditLogPath},

@@ -70,6 +70,9 @@ type Config struct {
 	Security func(Access) (Security, error)
 	// Audit is the audit log; the zero value keeps none.
 	Audit Audit
+	// KindsChanged is called when a custom resource definition or an API service came, went or changed what it serves; nil means
+	// that nobody asks. It must not block.
+	KindsChanged func()
 	// ProxyClientCertFile and ProxyClientKeyFile hold the front-proxy client certificate that aggregated API servers
 	// are shown, both or neither.
 	ProxyClientCertFile, ProxyClientKeyFile string

@@ -109,6 +109,9 @@ func (s *Server) registerServices(extensions *apiextensions.CustomResourceDefini
 	if err != nil {
 		return err
 	}
+	if err := s.tellKinds(services.Informer(), definitions.Informer()); err != nil {
+		return err
+	}
 	server := s.aggregator.GenericAPIServer
 	extended, err := apiextensionsclient.NewForConfig(server.LoopbackClientConfig)
 	if err != nil {
@@ -127,6 +130,30 @@ func (s *Server) registerServices(extensions *apiextensions.CustomResourceDefini
 		}()
 		return nil
 	})
+}
+
+// tellKinds has changes told of the objects from which discovery is made.
+func (s *Server) tellKinds(informers ...cache.SharedIndexInformer) error {
+	if s.config.KindsChanged == nil {
+		return nil
+	}
+	for _, informer := range informers {
+		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { s.config.KindsChanged() },
+			UpdateFunc: func(old, changed any) {
+				before, _ := old.(metav1.Object)
+				after, _ := changed.(metav1.Object)
+				if before == nil || after == nil || before.GetResourceVersion() != after.GetResourceVersion() { // not a resync
+					s.config.KindsChanged()
+				}
+			},
+			DeleteFunc: func(any) { s.config.KindsChanged() },
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readyServices is ready when discovery shows all groups: those of built-in kinds, and those of the custom resources that

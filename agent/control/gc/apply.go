@@ -38,6 +38,9 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	if live.DeletionTimestamp == nil {
 		for _, ref := range live.OwnerReferences {
 			state, unseen, err := l.owner(ctx, identity, live, ref)
+			if errors.Is(err, errUnknownKind) {
+				return 0, nil // nothing can be decided; it is looked at again when the kind is there
+			}
 			if err != nil {
 				return 0, err
 			}
@@ -56,6 +59,9 @@ func (l *Loop) reconcile(ctx context.Context, key string) (time.Duration, error)
 	return again, nil
 }
 
+// errUnknownKind is met where nobody serves an owner's kind.
+var errUnknownKind = errors.New("the owner's kind is not served")
+
 func (l *Loop) client(i Identity) metadata.ResourceInterface {
 	return l.cfg.Metadata.Resource(i.Resource).Namespace(i.Namespace)
 }
@@ -73,9 +79,9 @@ func (l *Loop) owner(ctx context.Context, child Identity, object *metav1.Partial
 	if err != nil {
 		return Solid, false, nil //nolint:nilerr // nothing can be found out about it, now or ever
 	}
-	k, watched, ok := l.kind(version.WithKind(ref.Kind))
+	k, listed, ok := l.kind(version.WithKind(ref.Kind), child.UID)
 	if !ok {
-		return Solid, false, fmt.Errorf("find owner of %s/%s: no kind %s in %s", child.Namespace, child.Name, ref.Kind, ref.APIVersion)
+		return Solid, false, errUnknownKind
 	}
 	namespace := child.Namespace
 	if !k.namespaced {
@@ -94,7 +100,7 @@ func (l *Loop) owner(ctx context.Context, child Identity, object *metav1.Partial
 	case owner.DeletionTimestamp != nil && slices.Contains(owner.Finalizers, metav1.FinalizerDeleteDependents):
 		return Waiting, !seen, nil
 	}
-	return Solid, !seen || !watched, nil
+	return Solid, !seen || !listed, nil
 }
 
 // absentKey names the namespace too: an owner in another one is absent only from here.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -257,6 +258,28 @@ func TestKindsComeAndGo(t *testing.T) {
 		s.Pass(4 * looptest.SettleTime)
 		s.want("when they are back", "")
 	}, object("Widget/root"), object("Pod/p", "Widget/root"))
+}
+
+// TestOwnersOfNewKinds: what a new kind owns goes with its owner at once, although nobody told that the kind came.
+func TestOwnersOfNewKinds(t *testing.T) {
+	run(t, func(s *store) {
+		serve := func(list []*metav1.APIResourceList) {
+			s.Client.Discovery().(*fakediscovery.FakeDiscovery).Resources = list
+		}
+		serve(resources[:1])
+		s.loop.Rediscover()
+		s.Settle()
+		s.Must(s.Tracker().Create(plural["Pod"], object("Pod/orphan", "Widget/none"), "default"))
+		s.Must(s.Tracker().Create(plural["Pod"], object("Pod/p", "Widget/root"), "default"))
+		s.Pass(rediscoverFirstSeconds * time.Second / 2)
+		s.want("while widgets are unknown", "Pod/orphan<Widget/none Pod/p<Widget/root Widget/root")
+		serve(resources)
+		s.Pass(rediscoverFirstSeconds * time.Second)
+		s.want("when widgets are known", "Pod/p<Widget/root Widget/root")
+		s.Must(s.delete(plural["Widget"], "default", "root", metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}))
+		s.Pass(time.Second)
+		s.want("when their owner is gone", "")
+	}, object("Widget/root"))
 }
 
 // TestGraph: after any events, dependents are exactly those whose newest references say so, and whoever lost

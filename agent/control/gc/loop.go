@@ -18,6 +18,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +38,9 @@ import (
 const (
 	// rediscoverSeconds is how often the kinds are asked for; [Loop.Rediscover] is faster.
 	rediscoverSeconds = 30
+	// rediscoverFirstSeconds is when they are asked for after a change, which is rarely the only one, and again while an owner is of
+	// a kind that nobody serves; doubled each time in vain, up to the above.
+	rediscoverFirstSeconds = 1
 	// rediscoverFailedSeconds is the same after a failure.
 	rediscoverFailedSeconds = 2
 	// syncSeconds is how long the first decisions wait for all watches to have listed. Later ones need not be
@@ -81,6 +86,9 @@ type Loop struct {
 	mu       sync.Mutex
 	kinds    kinds
 	monitors map[schema.GroupVersionResource]*monitor
+	// waiting are objects with an owner of a kind that nobody serves, or whose watch has not shown yet what there is. They are
+	// looked at when it has.
+	waiting map[schema.GroupVersionKind]map[types.UID]bool
 }
 
 // New checks the configuration.
@@ -119,7 +127,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	l.graph, l.absent, l.started = NewGraph(), lru.New(absentOwners), time.Now()
 	l.mu.Lock()
-	l.kinds, l.monitors = kinds{}, map[schema.GroupVersionResource]*monitor{}
+	l.kinds, l.monitors, l.waiting = kinds{}, map[schema.GroupVersionResource]*monitor{}, map[schema.GroupVersionKind]map[types.UID]bool{}
 	l.mu.Unlock()
 	return l.driver.Run(ctx)
 }
@@ -128,29 +136,33 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) follow(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
-	ticker := time.NewTicker(rediscoverSeconds * time.Second)
-	defer ticker.Stop()
-	for {
-		var retry <-chan time.Time
+	first := rediscoverFirstSeconds * time.Second
+	for next := first; ctx.Err() == nil; {
+		pause := rediscoverSeconds * time.Second
 		found, err := discover(l.cfg.Discovery)
 		if err != nil {
 			l.cfg.Logger.Warn("discover kinds", "err", err)
-			retry = time.After(rediscoverFailedSeconds * time.Second)
+			pause = rediscoverFailedSeconds * time.Second
+		} else if l.adopt(ctx, &group, found) {
+			pause, next = next, min(2*next, pause)
 		} else {
-			l.adopt(ctx, &group, found)
+			next = first
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-retry:
-		case <-ticker.C:
+		case <-time.After(pause):
 		case <-l.asked:
+			select {
+			case <-ctx.Done():
+			case <-time.After(first):
+				next = first
+			}
 		}
 	}
 }
 
-// adopt starts and stops watches.
-func (l *Loop) adopt(ctx context.Context, group *sync.WaitGroup, found kinds) {
+// adopt starts and stops watches. It tells whether an owner is of a kind that was not found.
+func (l *Loop) adopt(ctx context.Context, group *sync.WaitGroup, found kinds) (missing bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for resource, m := range l.monitors {
@@ -173,10 +185,60 @@ func (l *Loop) adopt(ctx context.Context, group *sync.WaitGroup, found kinds) {
 		}
 		watching, stop := context.WithCancel(ctx)
 		m := &monitor{resource: resource, graph: l.graph, look: l.look, logger: l.cfg.Logger, stop: stop,
-			synced: make(chan struct{}), uids: map[types.NamespacedName]types.UID{}}
+			synced: make(chan struct{}), listed: l.shown, uids: map[types.NamespacedName]types.UID{}}
 		l.monitors[resource] = m
 		group.Go(func() { m.watch(watching, l.cfg.Metadata) })
 	}
+	for gvk, children := range l.waiting {
+		k, ok := found.byKind[gvk]
+		if listed, watched := l.watched(k.resource.GroupResource()); ok && (listed || !watched) {
+			l.free(gvk)
+			continue
+		}
+		for uid := range children {
+			if _, _, _, there := l.graph.Find(uid); !there {
+				delete(children, uid)
+			}
+		}
+		if len(children) == 0 {
+			delete(l.waiting, gvk)
+			continue
+		}
+		missing = missing || !ok
+	}
+	return missing
+}
+
+// watched tells whether a resource is watched, and whether that has shown what there is. Callers hold mu.
+func (l *Loop) watched(of schema.GroupResource) (listed, watched bool) {
+	for resource, m := range l.monitors {
+		if resource.GroupResource() == of {
+			select {
+			case <-m.synced:
+				return true, true
+			default:
+				watched = true
+			}
+		}
+	}
+	return false, watched
+}
+
+// shown has the objects looked at that waited for the watch of a resource.
+func (l *Loop) shown(resource schema.GroupVersionResource) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for gvk := range l.waiting {
+		if k, ok := l.kinds.byKind[gvk]; ok && k.resource.GroupResource() == resource.GroupResource() {
+			l.free(gvk)
+		}
+	}
+}
+
+// free has the objects looked at that waited for a kind. Callers hold mu.
+func (l *Loop) free(gvk schema.GroupVersionKind) {
+	l.look(slices.Collect(maps.Keys(l.waiting[gvk])))
+	delete(l.waiting, gvk)
 }
 
 // ready tells whether decisions may begin.
@@ -202,13 +264,23 @@ func (l *Loop) look(uids []types.UID) {
 	}
 }
 
-// kind finds where objects of a kind are; watched tells whether they are watched.
-func (l *Loop) kind(gvk schema.GroupVersionKind) (k kind, watched, ok bool) {
+// kind finds where objects of a kind are; listed tells whether a watch has shown them. If one has yet to, or nobody serves the kind,
+// the child waits for that.
+func (l *Loop) kind(gvk schema.GroupVersionKind, child types.UID) (k kind, listed, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k, ok = l.kinds.byKind[gvk]
-	for resource := range l.monitors {
-		watched = watched || resource.GroupResource() == k.resource.GroupResource()
+	listed, watched := l.watched(k.resource.GroupResource())
+	if ok && (listed || !watched) {
+		return k, listed, ok
 	}
-	return k, watched, ok
+	if l.waiting[gvk] == nil {
+		l.waiting[gvk] = map[types.UID]bool{}
+		if !ok {
+			l.cfg.Logger.Info("an object's owner is of a kind that is not served", "kind", gvk.String(), "object", child)
+			l.Rediscover()
+		}
+	}
+	l.waiting[gvk][child] = true
+	return k, false, ok
 }

@@ -24,6 +24,7 @@ type monitor struct {
 
 	stop   context.CancelFunc
 	synced chan struct{} // closed after the first list
+	listed func(schema.GroupVersionResource)
 	once   sync.Once
 
 	mu   sync.Mutex
@@ -82,7 +83,10 @@ func (m *monitor) Replace(objects []any, _ string) error {
 			m.observe(o)
 		}
 	}
-	m.once.Do(func() { close(m.synced) })
+	m.once.Do(func() {
+		close(m.synced)
+		m.listed(m.resource)
+	})
 	return nil
 }
 
