@@ -63,6 +63,10 @@ test: build ## run all tests (as root; pods, networks and eBPF are real)
 	$(TEST_ENV) $(GO) test -p 2 -timeout 20m $(filter-out $(shell $(GO) list $(ALONE)),$(shell $(GO) list ./...))
 	$(TEST_ENV) $(GO) test -p 1 -timeout 20m $(ALONE)
 	CGO_ENABLED=1 $(GO) test -race -p 2 -timeout 20m $(RACE)
+	cd $(SOFTWARE) && $(GO) build -ldflags '-s -w' -o $(abspath $(OUT))/software/ tool && $(TEST_ENV) $(GO) test -ldflags '-s -w' -timeout 20m .
+
+# Other people's programs, at the versions of a module of their own; its tests run them on a lab.
+SOFTWARE := cli/e2e/software
 
 TEST_ENV := PODVINE_BIN=$(abspath bin/podvine) PODVINE_PROGRAMS=$(abspath $(OUT))
 
