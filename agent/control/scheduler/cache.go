@@ -16,9 +16,11 @@ const AssumedMaxSeconds = 30
 // Cache is the incremental picture of nodes and the pods on them. Events change it; View freezes it. Safe for
 // concurrent use.
 type Cache struct {
-	mu         sync.Mutex
-	nodes      map[string]*Node
-	placed     map[types.UID]placement
+	mu     sync.Mutex
+	nodes  map[string]*Node
+	placed map[types.UID]placement
+	// assumed are those of the placed that were not seen yet: there are few, and each cycle looks through them.
+	assumed    map[types.UID]bool
 	namespaces *Namespaces
 	sorted     []*Node // nil after a change of which nodes there are
 	changed    map[string]bool
@@ -46,7 +48,7 @@ type placement struct {
 
 // NewCache makes an empty cache.
 func NewCache() *Cache {
-	return &Cache{nodes: map[string]*Node{}, placed: map[types.UID]placement{}, changed: map[string]bool{},
+	return &Cache{nodes: map[string]*Node{}, placed: map[types.UID]placement{}, assumed: map[types.UID]bool{}, changed: map[string]bool{},
 		namespaces: &Namespaces{}, nominated: map[types.UID]nomination{}, budgets: map[types.NamespacedName]*Budget{},
 		services: newServices()}
 }
@@ -179,8 +181,8 @@ func (c *Cache) Expire(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	expired := false
-	for uid, p := range c.placed {
-		if p.assumed && !p.expires.IsZero() && now.After(p.expires) {
+	for uid := range c.assumed {
+		if p := c.placed[uid]; !p.expires.IsZero() && now.After(p.expires) {
 			c.removeLocked(uid)
 			expired = true
 		}
@@ -286,6 +288,9 @@ func (c *Cache) putLocked(n *Node) {
 func (c *Cache) addLocked(p placement) {
 	c.withdrawLocked(p.pod.UID())
 	c.placed[p.pod.UID()] = p
+	if p.assumed {
+		c.assumed[p.pod.UID()] = true
+	}
 	n, ok := c.nodes[p.node]
 	if !ok {
 		n = &Node{Name: p.node}
@@ -299,6 +304,7 @@ func (c *Cache) removeLocked(uid types.UID) *Pod {
 		return nil
 	}
 	delete(c.placed, uid)
+	delete(c.assumed, uid)
 	if n, ok := c.nodes[p.node]; ok {
 		if next, found := n.Without(uid); found {
 			c.putLocked(next)
