@@ -10,6 +10,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/podvine/podvine/agent/control"
 )
 
 const widgets = `{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "widgets.example.com"}, "spec": {
@@ -39,8 +43,10 @@ func (r *real) guards(ctx context.Context) {
 	says("web", 3, 1)
 	pods, err := r.CoreV1().Pods("shop").List(ctx, metav1.ListOptions{LabelSelector: "app=web"})
 	r.must(err)
+	as, groups := control.User(control.NameRebalancer) // whose rights are for this
+	rebalancer := kubernetes.NewForConfigOrDie(r.cluster.Server.ClientConfig(&user.DefaultInfo{Name: as, Groups: groups}))
 	evict := func(name string) error {
-		return r.PolicyV1().Evictions("shop").Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}})
+		return rebalancer.PolicyV1().Evictions("shop").Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}})
 	}
 	r.must(evict(pods.Items[0].Name))
 	if err := evict(pods.Items[1].Name); !apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause) {
