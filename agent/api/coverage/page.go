@@ -26,7 +26,11 @@ const pageDifferences = `
 |---|---|---|
 | tolerations that admission adds for nodes that are not ready or unreachable | 300 s | the cluster setting ` + "`eviction-delay`" + `, 5 s |
 | the ConfigMap ` + "`kube-system/podvine-settings`" + ` | any ConfigMap | the cluster's settings: bad ones, and deleting it, are refused |
+| PodSecurityPolicy | gone since 1.25 | served as policy/v1beta1, and pods are admitted by it, where the cluster setting ` + "`pod-security-policies`" + ` is on |
 | ComponentStatus | the programs of the control plane | an empty list: they are parts of one program, of which ` + "`/readyz?verbose`" + ` tells |
+| a pod that tolerates a taint for a while | the time runs from when the controller saw the taint | from the taint's own time, where it has one; a new leader does not begin anew |
+| ended pods on a node with a taint they do not tolerate | deleted | kept, until the collector of ended pods takes them |
+| pods of Jobs and of other controllers that are no replicated set, and that no service selects | spread by nothing but room | spread as those of one controller |
 | field selector ` + "`metadata.namespace`" + ` on PodCertificateRequests | refused | as on every other kind |
 `
 
