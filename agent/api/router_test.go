@@ -51,19 +51,40 @@ func TestRouterAnswersAsTheLibrarys(t *testing.T) {
 				request.Header.Set(header, value)
 			}
 		}
-		service, route, err := restful.CurlyRouter{}.SelectRoute(known, request)
-		for range 2 { // asked, remembered
-			gotService, gotRoute, gotErr := r.SelectRoute(known, request)
-			if gotService != service || (gotErr == nil) != (err == nil) || (gotRoute == nil) != (route == nil) {
-				t.Fatalf("%s: %v %v, %v wanted", request.URL.Path, gotRoute, gotErr, route)
-			}
-			if err != nil && gotErr.Error() != err.Error() {
-				t.Fatalf("%s: %v, %v wanted", request.URL.Path, gotErr, err)
-			}
-			if route != nil && (gotRoute.Path != route.Path || gotRoute.Method != route.Method) {
-				t.Fatalf("%s: %s %s, %s %s wanted", request.URL.Path, gotRoute.Method, gotRoute.Path, route.Method, route.Path)
-			}
+		sameAsTheLibrary(t, r, known, request)
+	})
+}
+
+// sameAsTheLibrary asks both routers.
+func sameAsTheLibrary(t interface{ Fatalf(string, ...any) }, r *router, known []*restful.WebService, request *http.Request) {
+	service, route, err := restful.CurlyRouter{}.SelectRoute(known, request)
+	for range 2 { // asked, remembered
+		gotService, gotRoute, gotErr := r.SelectRoute(known, request)
+		if gotService != service || (gotErr == nil) != (err == nil) || (gotRoute == nil) != (route == nil) {
+			t.Fatalf("%s: %v %v, %v wanted", request.URL.Path, gotRoute, gotErr, route)
 		}
+		if err != nil && gotErr.Error() != err.Error() {
+			t.Fatalf("%s: %v, %v wanted", request.URL.Path, gotErr, err)
+		}
+		if route != nil && (gotRoute.Path != route.Path || gotRoute.Method != route.Method) {
+			t.Fatalf("%s: %s %s, %s %s wanted", request.URL.Path, gotRoute.Method, gotRoute.Path, route.Method, route.Path)
+		}
+	}
+}
+
+// FuzzRouter: any path is routed as the library routes it.
+func FuzzRouter(f *testing.F) {
+	all := services()
+	r := &router{}
+	for _, path := range []string{"/", "", "/api/v1/pods", "/api/v1/namespaces/a/pods/b/proxy/c/d/../e", "/apis/apps/v1/namespaces//pods/", "//api/v1", "/api/v1/namespaces/a/pods/b%2fc", "/api/v1/{namespace}"} {
+		f.Add(path, uint8(0), "application/json")
+		f.Add(path, uint8(3), "")
+	}
+	f.Fuzz(func(t *testing.T, path string, method uint8, accept string) {
+		request := httptest.NewRequestWithContext(t.Context(), []string{"GET", "PUT", "POST", "PATCH", "OPTIONS"}[method%5], "/", nil)
+		request.URL.Path = path
+		request.Header.Set("Accept", accept)
+		sameAsTheLibrary(t, r, all, request)
 	})
 }
 

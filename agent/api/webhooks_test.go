@@ -40,6 +40,8 @@ const hooksNamespace = "webhooks"
 type hookServer struct {
 	port int32
 	ca   []byte
+	// loop makes another object that the webhook is asked about, while it is asked about one.
+	loop func(ctx context.Context, name string)
 
 	mu    sync.Mutex
 	calls map[string][]*admissionv1.AdmissionRequest
@@ -112,6 +114,9 @@ func (h *hookServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/hang":
 		<-r.Context().Done()
+	case "/loop":
+		h.loop(r.Context(), review.Request.Name)
+		fallthrough
 	case "/lie":
 		fmt.Fprint(w, "everything is fine")
 	default:
@@ -251,6 +256,12 @@ func testWebhooks(t *testing.T, c *apitest.Cluster, k *kubectl.Kubectl) {
 		}
 		k.Fail(t, "", []string{"create", "configmap", "denied-too", "-n", hooksNamespace, "--from-literal=k=v"}, "Warning: you were told")
 	})
+	h.loop = func(ctx context.Context, name string) {
+		if _, err := create(ctx, name+"x"); err == nil {
+			t.Errorf("%sx was made, although its webhook never agreed", name)
+		}
+	}
+	t.Run("webhooks that ask for themselves", func(t *testing.T) { testLoopingHook(t, h, create) })
 	t.Run("bad webhooks", func(t *testing.T) { testBadHooks(t, h, create) })
 }
 
@@ -264,7 +275,7 @@ func makeHooks(t *testing.T, client kubernetes.Interface, h *hookServer) {
 	badPatch.MatchConditions = onlyFor("bad-patch")
 	deny := validating("deny", h.byService("/deny"))
 	others := []registrationv1.ValidatingWebhook{deny}
-	for _, name := range []string{"hang", "lie", "another"} {
+	for _, name := range []string{"hang", "lie", "another", "loop"} {
 		for _, policy := range []registrationv1.FailurePolicyType{registrationv1.Fail, registrationv1.Ignore} {
 			lower := strings.ToLower(string(policy))
 			w := validating(name+"-"+lower, h.byURL("/"+name))
@@ -323,5 +334,32 @@ func testBadHooks(t *testing.T, h *hookServer, create func(context.Context, stri
 				t.Error("the webhook was not asked")
 			}
 		})
+	}
+}
+
+// testLoopingHook: a webhook that makes what it is asked about ends with the request that began it, and takes nobody along.
+func testLoopingHook(t *testing.T, h *hookServer, create func(context.Context, string, ...string) (*corev1.ConfigMap, error)) {
+	began := time.Now()
+	if _, err := create(t.Context(), "loop-fail"); err == nil || !strings.Contains(err.Error(), `failed calling webhook "loop-fail.webhooks.example.com"`) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	last, since := -1, time.Now()
+	apitest.Eventually(t, "nobody asks any more", func() error {
+		h.mu.Lock()
+		now := len(h.calls["/loop"])
+		h.mu.Unlock()
+		if now != last {
+			last, since = now, time.Now()
+		}
+		if still := time.Since(since); still < 500*time.Millisecond {
+			return fmt.Errorf("asked %d times, the last %s ago", now, still)
+		}
+		return nil
+	})
+	if last < 2 {
+		t.Errorf("asked %d times: it did not loop", last)
 	}
 }
