@@ -43,6 +43,8 @@ type deadNodes struct {
 	proxy    interface {
 		SetDeadNodes(ctx context.Context, dead, silent map[string]bool) error
 	}
+	// closed are nodes that live and cannot be reached from here; nil is none.
+	closed func() map[string]bool
 	// answers knocks at a node's machine.
 	answers func(ctx context.Context, name string) bool
 	log     *slog.Logger
@@ -72,7 +74,7 @@ func newDeadNodes(n *node) (*deadNodes, error) {
 		quiet: map[string]bool{}, knocked: map[string]time.Time{},
 		answers: func(ctx context.Context, name string) bool {
 			address, known := n.directory.peerAddress(n.directory.id(name))
-			return known && knock(ctx, address)
+			return known && knock(ctx, address, knockTimeout)
 		},
 	}
 	registration, err := n.informers.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -94,8 +96,8 @@ func newDeadNodes(n *node) (*deadNodes, error) {
 }
 
 // knock reports whether a machine answers, by taking a connection or by refusing it, which its kernel does alone.
-func knock(ctx context.Context, address netip.AddrPort) bool {
-	ctx, cancel := context.WithTimeout(ctx, knockTimeout)
+func knock(ctx context.Context, address netip.AddrPort, timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address.String())
 	if err != nil {
@@ -210,13 +212,19 @@ func (d *deadNodes) tell(ctx context.Context) error {
 	maps.DeleteFunc(d.knocked, func(name string, _ time.Time) bool { return forget(name) })
 	d.dead = dead
 	silent := maps.Clone(d.quiet)
+	if d.closed != nil {
+		dead = maps.Clone(dead)
+		for name := range d.closed() {
+			dead[name], silent[name] = true, true
+		}
+	}
 	if maps.Equal(dead, d.toldDead) && maps.Equal(silent, d.toldSilent) {
 		return nil
 	}
 	if err := d.proxy.SetDeadNodes(ctx, dead, silent); err != nil {
 		return err
 	}
-	d.log.Info("nodes that look dead get no traffic", "nodes", slices.Sorted(maps.Keys(dead)), "silent", slices.Sorted(maps.Keys(silent)))
+	d.log.Info("nodes that look dead from here get no traffic", "nodes", slices.Sorted(maps.Keys(dead)), "silent", slices.Sorted(maps.Keys(silent)))
 	d.toldDead, d.toldSilent = dead, silent
 	return nil
 }

@@ -138,18 +138,18 @@ func TestKnock(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := listener.Addr().(*net.TCPAddr).AddrPort()
-	if !knock(t.Context(), address) {
+	if !knock(t.Context(), address, knockTimeout) {
 		t.Error("a process that listens is taken for silence")
 	}
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !knock(t.Context(), address) {
+	if !knock(t.Context(), address, knockTimeout) {
 		t.Error("a refusal is taken for silence")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if knock(ctx, netip.MustParseAddrPort("127.0.0.1:1")) {
+	if knock(ctx, netip.MustParseAddrPort("127.0.0.1:1"), knockTimeout) {
 		t.Error("no answer is taken for one")
 	}
 }

@@ -100,6 +100,7 @@ type node struct {
 	network  *podNetwork
 	tunnels  *tunnels
 	dead     *deadNodes
+	paths    *pathWatcher
 	images   *imageNetwork
 	// leases are those that this replica has granted while it leads, lease this node's own.
 	leases leaseBook
@@ -276,6 +277,8 @@ func (n *node) openDataplane(context.Context) error {
 	if n.dead, err = newDeadNodes(n); err != nil {
 		return err
 	}
+	n.paths = newPathWatcher(n, n.dead.trigger)
+	n.dead.closed = n.paths.Closed
 	n.tunnels, err = newTunnels(n)
 	return err
 }
@@ -320,7 +323,7 @@ func (n *node) client(user string, groups ...string) kubernetes.Interface {
 func (n *node) run(ctx context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"peers": n.peers.Run, "calls of agents": n.runAgentCalls, "members": n.runMembers, "pods": n.pods.Run, "data plane": n.runDataplane,
-		"dead nodes": n.dead.run, "own address": n.followAddress, "calls of root": n.runLocal, "lease": n.lease.run,
+		"dead nodes": n.dead.run, "paths": n.paths.run, "own address": n.followAddress, "calls of root": n.runLocal, "lease": n.lease.run,
 		"settings": func(ctx context.Context) error {
 			return n.live.follow(ctx, n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup))
 		},

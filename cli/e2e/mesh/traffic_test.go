@@ -137,6 +137,37 @@ func TestAgentThatIsAwayBreaksNoConnection(t *testing.T) {
 	answering(t, "h3")
 }
 
+// What a host sends another does not get through, and both live: it finds out by itself and asks pods elsewhere, until the network is mended.
+func TestOneWayCutTurnsTrafficAway(t *testing.T) {
+	healthy(t)
+	run(t, "h1", "kubectl", "create", "deployment", "around", "--image="+appImage, "--replicas=4", "--port=8080")
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment,service", "around") })
+	run(t, "h1", "kubectl", "expose", "deployment", "around", "--port=80", "--target-port=8080")
+	run(t, "h1", "kubectl", "rollout", "status", "deployment/around", "--timeout=60s")
+	if on := run(t, "h1", "kubectl", "get", "pods", "-l", "app=around", "-o", "jsonpath={.items[*].spec.nodeName}"); !strings.Contains(on, "h3") {
+		t.Fatalf("no pod is on h3: %s", on)
+	}
+	address := run(t, "h1", "kubectl", "get", "service", "around", "-o", "jsonpath={.spec.clusterIP}")
+	run(t, "h1", "lab", "cut", "--name", labName, "h2", "h3", "--one-way")
+	t.Cleanup(func() { run(t, "h1", "lab", "heal", "--name", labName) })
+	cut := time.Now()
+	expectDeadNodes(t, "h2", 1)
+	t.Logf("h2 noticed after %v", time.Since(cut).Round(time.Millisecond))
+	for range 24 { // by chance none of them meets one of four pods once in a thousand times
+		if out, err := try(t, "h1", "", "lab", "exec", "--name", labName, "h2", "--", "podvine", "lab", "fetch", "http://"+address); err != nil || answeredBy(out) == "" {
+			t.Fatalf("a request was lost: %v: %s", err, out)
+		}
+	}
+	for name, member := range members(t, "h1") {
+		if !member.Alive {
+			t.Errorf("%s counts as dead", name)
+		}
+	}
+	run(t, "h1", "lab", "heal", "--name", labName)
+	expectDeadNodes(t, "h2", 0)
+	healthy(t)
+}
+
 // expectDeadNodes waits until the host's proxy turns traffic away from so many nodes.
 func expectDeadNodes(t *testing.T, host string, count int) {
 	t.Helper()
