@@ -122,6 +122,8 @@ func controller(pod *v1.Pod) types.UID {
 
 // cluster is the view as the scheduler sees it.
 type cluster struct {
+	view View
+	// cache and memo are nil until the scheduler is asked: mostly the counts say that nothing is to be moved.
 	cache *scheduler.Cache
 	memo  *scheduler.Memo
 	// pods and mates count pods by node, and by node and set.
@@ -130,28 +132,41 @@ type cluster struct {
 }
 
 func newCluster(view View) *cluster {
-	c := &cluster{cache: scheduler.NewCache(), memo: scheduler.NewMemo(), pods: map[string]int{}, mates: map[string]map[types.UID]int{}}
+	c := &cluster{view: view, pods: map[string]int{}, mates: map[string]map[types.UID]int{}}
 	for _, n := range view.Nodes {
-		c.cache.SetNode(n)
 		c.mates[n.Name] = map[types.UID]int{}
 	}
-	for name, labels := range view.Namespaces {
-		c.cache.SetNamespace(name, labels, true)
-	}
-	for _, s := range view.Services {
-		c.cache.SetService(types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, s.Spec.Selector)
-	}
 	for _, p := range view.Pods {
-		if p.Spec.NodeName == "" || phase.Ended(p.Status.Phase) {
+		if !placed(p) {
 			continue
 		}
-		c.cache.SetPod(scheduler.NewPod(p))
 		c.pods[p.Spec.NodeName]++
 		if mates := c.mates[p.Spec.NodeName]; mates != nil {
 			mates[controller(p)]++
 		}
 	}
 	return c
+}
+
+func placed(pod *v1.Pod) bool { return pod.Spec.NodeName != "" && !phase.Ended(pod.Status.Phase) }
+
+// fill gives the scheduler all that it looks at.
+func (c *cluster) fill() {
+	c.cache, c.memo = scheduler.NewCache(), scheduler.NewMemo()
+	for _, n := range c.view.Nodes {
+		c.cache.SetNode(n)
+	}
+	for name, labels := range c.view.Namespaces {
+		c.cache.SetNamespace(name, labels, true)
+	}
+	for _, s := range c.view.Services {
+		c.cache.SetService(types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, s.Spec.Selector)
+	}
+	for _, p := range c.view.Pods {
+		if placed(p) {
+			c.cache.SetPod(scheduler.NewPod(p))
+		}
+	}
 }
 
 // fromFullest sorts pods by how many are on their node, the most first.
@@ -177,6 +192,9 @@ func (c *cluster) improves(pod *v1.Pod, to string) bool {
 
 // place asks the scheduler where the pod would go if it were made anew.
 func (c *cluster) place(pod *v1.Pod, rng *rand.Rand) string {
+	if c.cache == nil {
+		c.fill()
+	}
 	c.cache.RemovePod(pod.UID)
 	defer c.cache.SetPod(scheduler.NewPod(pod))
 	fresh := pod.DeepCopy()

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -72,17 +73,16 @@ func New(w loop.Wiring, on func() bool) (*Loop, error) {
 }
 
 func (l *Loop) reconcile(ctx context.Context, _ string) (time.Duration, error) {
+	if !l.on() {
+		nodes, err := l.nodes.List(labels.Everything())
+		if err != nil || !slices.ContainsFunc(nodes, func(n *v1.Node) bool { return isJoined(n, time.Now()) }) {
+			return 0, err
+		}
+		return offSeconds * time.Second, nil
+	}
 	view, err := l.view()
 	if err != nil {
 		return 0, err
-	}
-	if !l.on() {
-		for _, n := range view.Nodes {
-			if isJoined(n, time.Now()) {
-				return offSeconds * time.Second, nil
-			}
-		}
-		return 0, nil
 	}
 	plan := Decide(view, time.Now(), rand.New(rand.NewPCG(rand.Uint64(), 0)))
 	for _, pod := range plan.Candidates {
