@@ -96,7 +96,8 @@ func (l *Loop) delete(ctx context.Context, namespace string, r resource) (Remain
 	options := metav1.DeleteOptions{PropagationPolicy: &background}
 	if r.collection {
 		err := client.DeleteCollection(ctx, options, metav1.ListOptions{})
-		if apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err) {
+		// An aggregated server that has no protobuf of its kinds deletes, and then cannot say what: the list tells.
+		if apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err) || apierrors.IsNotAcceptable(err) {
 			r.collection = false
 		} else if err != nil {
 			return Remaining{}, err

@@ -2,6 +2,7 @@ package namespaces_test
 
 import (
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -59,6 +61,9 @@ func run(t *testing.T, test func(f *fixture), objects ...runtime.Object) {
 			return f.remove(action.GetResource(), action.(clienttesting.DeleteAction).GetName())
 		})
 		f.content.PrependReactor("delete-collection", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			if _, err := f.content.Tracker().Get(action.GetResource(), "gone", unencodable); err == nil {
+				return true, nil, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "delete", action.GetResource().GroupResource(), "", "no protobuf", 0, false)
+			}
 			return f.remove(action.GetResource(), "secret")
 		})
 		l, err := namespaces.New(loop.Wiring{Client: c.Client, Informers: c.Informers, Logger: c.Logger()}, f.content)
@@ -108,6 +113,18 @@ func TestEmptiesAndEnds(t *testing.T) {
 			f.Errorf("finalizers %v, phase %s", got.Spec.Finalizers, got.Status.Phase)
 		}
 	}, object("v1", "Pod", "p"), object("v1", "Secret", "secret"), object("example.com/v1", "Widget", "w"))
+}
+
+// unencodable is the name of an object that its server cannot show in the form that was asked for.
+const unencodable = "unencodable"
+
+// TestServerWithoutProtobuf: a server that cannot answer to the deletion of all objects has them deleted one by one.
+func TestServerWithoutProtobuf(t *testing.T) {
+	run(t, func(f *fixture) {
+		if got := f.namespace(); len(got.Spec.Finalizers) != 0 || len(f.deleted) != 1 {
+			f.Errorf("deleted %q, conditions %+v", f.deleted, got.Status.Conditions)
+		}
+	}, object("v1", "Secret", unencodable))
 }
 
 // TestWaitsForFinalizers: a pod with a finalizer keeps the namespace and all else, and the conditions say so.

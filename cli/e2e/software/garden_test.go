@@ -19,7 +19,7 @@ import (
 const gardenService = "v1.garden.example.com"
 
 // TestAggregatedServer serves a kind by an API server in a pod, built on the published library with nothing taken away, and uses it
-// through each member as if it were the cluster's own.
+// through each member as if it were the cluster's own. Then its pod goes, and comes back.
 func TestAggregatedServer(t *testing.T) {
 	const namespace = "garden"
 	newNamespace(t, namespace)
@@ -53,6 +53,8 @@ func TestAggregatedServer(t *testing.T) {
 	}
 	t.Run("access", func(t *testing.T) { testGardenAccess(t, namespace) })
 	t.Run("informer", func(t *testing.T) { testGardenInformer(t, namespace) })
+	t.Run("away", func(t *testing.T) { testGardenAway(t, namespace) })
+	t.Run("namespace", func(t *testing.T) { testGardenNamespace(t) })
 }
 
 // watchPlants runs `kubectl get --watch` at the third member, and returns a function that waits for an event of it.
@@ -173,4 +175,59 @@ func testGardenInformer(t *testing.T, namespace string) {
 	}
 	kubectl(t, "h3", "-n", namespace, "delete", "plant", "by-h1")
 	eventually(t, "the informer to see it go", func() (string, bool) { return "by-h1", !has("by-h1") })
+}
+
+// testGardenAway takes the server's pod away and brings it back. Meanwhile the APIService says so, discovery and namespaces of others work,
+// and requests for the group fail with 503.
+func testGardenAway(t *testing.T, namespace string) {
+	kubectl(t, "h1", "-n", namespace, "scale", "deployment/garden", "--replicas=0")
+	kubectl(t, "h2", "wait", "--for=condition=Available=False", "apiservice/"+gardenService, "--timeout=60s")
+	wants(t, kubectl(t, "h3", "get", "apiservice", gardenService, "-o", "jsonpath={.status.conditions[0].reason}"), "MissingEndpoints")
+	for _, host := range hosts {
+		out, err := tryProgram(t, host, "", podvine, "kubectl", "-n", namespace, "get", "--raw", "/apis/garden.example.com/v1/namespaces/"+namespace+"/plants")
+		if err == nil {
+			t.Errorf("%s served plants without their server: %s", host, out)
+		}
+		wants(t, out, "the server is currently unable to handle the request")
+		wants(t, kubectl(t, host, "get", "--raw", "/readyz"), "ok")
+	}
+	wants(t, kubectl(t, "h1", "api-resources"), "deployments", "customresourcedefinitions")
+	kubectl(t, "h1", "create", "namespace", "waits")
+	kubectl(t, "h1", "delete", "namespace", "waits", "--wait=false")
+	eventually(t, "the namespace to say what it waits for", func() (string, bool) {
+		out := kubectl(t, "h2", "get", "namespace", "waits", "-o", "jsonpath={.status.conditions}")
+		return out, strings.Contains(out, "NamespaceDeletionDiscoveryFailure") && strings.Contains(out, "garden.example.com/v1")
+	})
+	kubectl(t, "h3", "-n", namespace, "scale", "deployment/garden", "--replicas=1")
+	kubectl(t, "h2", "wait", "--for=condition=Available", "apiservice/"+gardenService, "--timeout=90s")
+	for _, host := range hosts {
+		eventually(t, host+" to serve the group again", func() (string, bool) {
+			out, err := tryProgram(t, host, "", podvine, "kubectl", "-n", namespace, "get", "plants")
+			return out, err == nil
+		})
+	}
+	kubectl(t, "h2", "wait", "--for=delete", "namespace/waits", "--timeout=90s")
+}
+
+// testGardenNamespace deletes a namespace with a plant in it, and an owner of a plant: what is elsewhere goes with them.
+func testGardenNamespace(t *testing.T) {
+	kubectl(t, "h1", "create", "namespace", "meadow")
+	kubectl(t, "h2", "-n", "meadow", "create", "configmap", "owner")
+	uid := kubectl(t, "h2", "-n", "meadow", "get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}")
+	for name, owners := range map[string]string{"owned": "[{apiVersion: v1, kind: ConfigMap, name: owner, uid: " + uid + "}]", "free": "[]"} {
+		plant := "{apiVersion: garden.example.com/v1, kind: Plant, metadata: {name: " + name + ", ownerReferences: " + owners + "}}"
+		if out, err := tryProgram(t, "h3", plant, podvine, "kubectl", "-n", "meadow", "create", "-f", "-"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	kubectl(t, "h1", "-n", "meadow", "delete", "configmap", "owner")
+	eventually(t, "the owned plant to go with its owner", func() (string, bool) {
+		out := kubectl(t, "h1", "-n", "meadow", "get", "plants", "-o", "name")
+		return out, out == "plant.garden.example.com/free\n"
+	})
+	kubectl(t, "h1", "delete", "namespace", "meadow", "--timeout=60s")
+	out := kubectl(t, "h2", "get", "plants", "-A", "--field-selector=metadata.name=free", "-o", "name")
+	if out != "" {
+		t.Errorf("left of the namespace: %s", out)
+	}
 }
