@@ -180,8 +180,9 @@ func TestRotationKeepsMembersTogether(t *testing.T) {
 				members[name].alive = name == leader // one that leads leaves the lead first
 			case "return":
 				members[name].alive, members[name].told = true, false
-				// One that returns between the last stage and what follows is too late, too.
-				late := record.Stage == "" && members[name].certifiedBy == "old"
+				// One that returns when a stage is recorded and not yet followed is too late, too.
+				late := record.Stage == "" && members[name].certifiedBy == "old" ||
+					record.Stage == stageCertify && !slices.Contains(members[name].trusted, "new")
 				members[name].lost = members[name].lost || late || !understands(members[name], members[leader])
 			case "lead":
 				if one := members[name]; one.replica && one.alive && !one.lost {
