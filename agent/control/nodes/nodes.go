@@ -207,6 +207,11 @@ func (l *Loop) reconcileNode(ctx context.Context, key string) (time.Duration, er
 	}
 	view := NodeView{Node: node, Watching: l.started}
 	view.Alive, view.Since = l.cfg.Liveness.Alive(key)
+	if !view.Alive && view.Since.IsZero() {
+		if view.Renewed, err = l.renewed(ctx, key); err != nil {
+			return 0, err
+		}
+	}
 	if view.Storm, err = l.storm(); err != nil {
 		return 0, err
 	}
@@ -218,6 +223,19 @@ func (l *Loop) reconcileNode(ctx context.Context, key string) (time.Duration, er
 		l.recorder.Eventf(node, v1.EventTypeNormal, "NodeNotReady", "Node %s status is now: NodeNotReady", node.Name)
 	}
 	return plan.Again, l.writeSpec(ctx, node, plan)
+}
+
+// renewed is when a node that is no member last renewed its lease. It is asked for when a node changes and when the last
+// renewal would run out, which is rarer than a watch on everybody's leases would wake.
+func (l *Loop) renewed(ctx context.Context, node string) (time.Time, error) {
+	lease, err := l.cfg.Client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(ctx, node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && lease.Spec.RenewTime == nil {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read lease of node %s: %w", node, err)
+	}
+	return lease.Spec.RenewTime.Time, nil
 }
 
 // storm counts by liveness where it knows, else by what is written.

@@ -61,6 +61,14 @@ func TestDecideNode(t *testing.T) {
 		{name: "back, and gossip denies it", want: "unreachable:NoSchedule unreachable:NoExecute", view: NodeView{Since: start.Add(-time.Minute), Node: testNode("n",
 			v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(start.Add(-15 * time.Second))})}},
 		{name: "never heard of, lately", view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Second)}, again: true},
+		{name: "of another agent, alive by its lease", view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Hour), Renewed: start.Add(-40 * time.Second)}, again: true},
+		{name: "of another agent, whose lease ran out", want: "unreachable:NoSchedule unreachable:NoExecute",
+			view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Hour), Renewed: start.Add(-time.Minute)}},
+		{name: "never heard of, new", again: true, view: NodeView{Watching: start.Add(-time.Hour), Node: func() *v1.Node {
+			n := testNode("n", ready)
+			n.CreationTimestamp = metav1.NewTime(start.Add(-time.Second))
+			return n
+		}()}},
 		{name: "never heard of, for long", view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Hour)},
 			want: "unreachable:NoSchedule unreachable:NoExecute"},
 		{name: "cordoned, foreign taint kept", want: "dedicated:NoSchedule unschedulable:NoSchedule", view: NodeView{Alive: true, Node: func() *v1.Node {

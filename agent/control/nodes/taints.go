@@ -28,8 +28,11 @@ const (
 	// reviveSeconds is how long an agent that calls its node ready is believed against gossip.
 	reviveSeconds = 10
 	// unknownGraceSeconds is how long a node that liveness knows nothing of is left as it is: a new leader's
-	// gossip may still be gathering its members.
+	// gossip may still be gathering its members, and the agent of a new node may have yet to say anything.
 	unknownGraceSeconds = 40
+	// leaseGraceSeconds is how long a node that another agent than Podvine's keeps is alive after it has renewed its lease, as Kubernetes'
+	// node-monitor-grace-period.
+	leaseGraceSeconds = 50
 )
 
 // Storm tells whether so many nodes look dead that evictions must wait.
@@ -43,6 +46,8 @@ type NodeView struct {
 	// Alive and Since are what liveness says; a zero Since with Alive false is "never heard of".
 	Alive bool
 	Since time.Time
+	// Renewed is when a node of which liveness never heard last renewed its lease; zero when it has none.
+	Renewed time.Time
 	// Watching is since when this loop runs.
 	Watching time.Time
 	Storm    bool
@@ -67,8 +72,12 @@ func DecideNode(view NodeView, now time.Time) NodePlan {
 		// Its agent answers though gossip does not hear it; two writers must not take turns at its conditions.
 		plan.Again = reviveSeconds*time.Second - now.Sub(revived(view))
 		view.Alive = true
-	case view.Since.IsZero() && now.Sub(view.Watching) < unknownGraceSeconds*time.Second:
-		plan.Again = unknownGraceSeconds*time.Second - now.Sub(view.Watching)
+	case view.Since.IsZero() && now.Sub(view.Renewed) < leaseGraceSeconds*time.Second:
+		// Another agent keeps it: no member, and alive by its lease.
+		plan.Again = leaseGraceSeconds*time.Second - now.Sub(view.Renewed)
+		view.Alive = true
+	case view.Since.IsZero() && now.Sub(view.unheard()) < unknownGraceSeconds*time.Second:
+		plan.Again = unknownGraceSeconds*time.Second - now.Sub(view.unheard())
 	default:
 		if dead, changed := markDead(conditions, now); changed {
 			plan.Conditions, conditions = dead, dead
@@ -82,6 +91,14 @@ func DecideNode(view NodeView, now time.Time) NodePlan {
 		plan.Taints, plan.SetTaints = taints, true
 	}
 	return plan
+}
+
+// unheard is since when liveness could have heard of the node.
+func (v NodeView) unheard() time.Time {
+	if made := v.Node.CreationTimestamp.Time; made.After(v.Watching) {
+		return made
+	}
+	return v.Watching
 }
 
 // revived is when the node's agent said, after the death, that the node is ready; else the zero time.
