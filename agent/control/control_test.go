@@ -175,7 +175,7 @@ func TestKindsChanged(t *testing.T) {
 				b.Fatalf("asked %d times without a reason: the test tells nothing", got)
 			}
 			b.control.KindsChanged()
-			b.Pass(100 * time.Millisecond)
+			b.Pass(5 * time.Second)
 			if asked() == 0 {
 				b.Error("nobody asked which kinds there are")
 			}
