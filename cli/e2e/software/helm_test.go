@@ -62,6 +62,7 @@ func wantsHistory(t testing.TB, host, namespace string, statuses ...string) {
 // TestHelm takes a chart with a kind of its own, an object of it, hooks and a test through the life of a release. Each command asks
 // another member.
 func TestHelm(t *testing.T) {
+	t.Parallel()
 	const namespace = "helm"
 	newNamespace(t, namespace)
 	t.Cleanup(func() { // Helm leaves the kinds of a chart, which may hold data

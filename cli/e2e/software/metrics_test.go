@@ -30,6 +30,7 @@ func moduleVersion(t testing.TB, module string) string {
 // TestMetricsServer installs metrics-server by its own chart: it asks every node's port for metrics, with its certificate checked, and
 // `kubectl top` shows what it found.
 func TestMetricsServer(t *testing.T) {
+	t.Parallel() // it waits for most of the time
 	const module, image = "sigs.k8s.io/metrics-server", "registry.k8s.io/metrics-server/metrics-server"
 	version := moduleVersion(t, module)
 	if err := importProgram(image+":"+version, filepath.Join(programs, "metrics-server")); err != nil {

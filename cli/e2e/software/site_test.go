@@ -42,6 +42,7 @@ func applyServed(t testing.TB, namespace, service, file string) {
 // default and validate, the reconciler of the leader makes Deployments. Each step asks another member, each of which calls the
 // webhooks itself.
 func TestOperator(t *testing.T) {
+	t.Parallel()
 	const namespace = "sites"
 	newNamespace(t, namespace)
 	applyServed(t, namespace, "operator", "sites.yaml")
