@@ -114,10 +114,12 @@ func evictAt(view PodView, now time.Time) (at time.Time, evict bool) {
 			continue
 		}
 		end := now // what is not tolerated takes effect at once
-		if patience > 0 && taint.TimeAdded != nil {
-			end = taint.TimeAdded.Add(patience)
-		} else if patience > 0 {
+		switch {
+		case patience == 0:
+		case taint.TimeAdded == nil, taint.TimeAdded.After(now): // by a leader whose clock was ahead
 			end = seen.Add(patience)
+		default:
+			end = taint.TimeAdded.Add(patience)
 		}
 		if !evict || end.Before(at) {
 			at, evict = end, true

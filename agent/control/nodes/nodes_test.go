@@ -60,6 +60,10 @@ func TestDecideNode(t *testing.T) {
 			v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(start.Add(-5 * time.Second))})}},
 		{name: "back, and gossip denies it", want: "unreachable:NoSchedule unreachable:NoExecute", view: NodeView{Since: start.Add(-time.Minute), Node: testNode("n",
 			v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(start.Add(-15 * time.Second))})}},
+		{name: "ready by a clock that is ahead", want: "unreachable:NoSchedule unreachable:NoExecute", view: NodeView{Since: start.Add(-time.Minute), Node: testNode("n",
+			v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(start.Add(time.Hour))})}},
+		{name: "of another agent, renewed by a clock that is ahead", want: "unreachable:NoSchedule unreachable:NoExecute",
+			view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Hour), Renewed: start.Add(time.Hour)}},
 		{name: "never heard of, lately", view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Second)}, again: true},
 		{name: "of another agent, alive by its lease", view: NodeView{Node: testNode("n", ready), Watching: start.Add(-time.Hour), Renewed: start.Add(-40 * time.Second)}, again: true},
 		{name: "of another agent, whose lease ran out", want: "unreachable:NoSchedule unreachable:NoExecute",
@@ -160,10 +164,13 @@ func TestDecidePod(t *testing.T) {
 	}
 }
 
-// TestTaintsWithoutATime: users' taints have none; patience with them ends all the same, and is counted from when they were seen.
+// TestTaintsWithoutATime: users' taints have none, and that of a leader whose clock was ahead says nothing; patience with them ends all the
+// same, and is counted from when they were seen.
 func TestTaintsWithoutATime(t *testing.T) {
 	node := testNode("n", condition(v1.NodeReady, v1.ConditionTrue))
 	node.Spec.Taints = []v1.Taint{{Key: v1.TaintNodeUnreachable, Effect: v1.TaintEffectNoExecute}}
+	ahead := node.DeepCopy()
+	ahead.Spec.Taints[0].TimeAdded = &metav1.Time{Time: start.Add(time.Hour)}
 	for _, test := range []struct {
 		name    string
 		pending time.Time
@@ -173,8 +180,10 @@ func TestTaintsWithoutATime(t *testing.T) {
 		{"seen before", start.Add(-3 * time.Second), PodVerdict{Again: 2 * time.Second, Pending: true}},
 		{"patience over", start.Add(-5 * time.Second), PodVerdict{Action: Evict}},
 	} {
-		if got := DecidePod(PodView{Pod: tolerant(5), Node: node, Pending: test.pending}, start); got != test.want {
-			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+		for _, node := range []*v1.Node{node, ahead} {
+			if got := DecidePod(PodView{Pod: tolerant(5), Node: node, Pending: test.pending}, start); got != test.want {
+				t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+			}
 		}
 	}
 }

@@ -68,11 +68,11 @@ func DecideNode(view NodeView, now time.Time) NodePlan {
 	conditions := view.Node.Status.Conditions
 	switch {
 	case view.Alive:
-	case now.Sub(revived(view)) < reviveSeconds*time.Second:
+	case around(revived(view), now, reviveSeconds*time.Second):
 		// Its agent answers though gossip does not hear it; two writers must not take turns at its conditions.
 		plan.Again = reviveSeconds*time.Second - now.Sub(revived(view))
 		view.Alive = true
-	case view.Since.IsZero() && now.Sub(view.Renewed) < leaseGraceSeconds*time.Second:
+	case view.Since.IsZero() && around(view.Renewed, now, leaseGraceSeconds*time.Second):
 		// Another agent keeps it: no member, and alive by its lease.
 		plan.Again = leaseGraceSeconds*time.Second - now.Sub(view.Renewed)
 		view.Alive = true
@@ -91,6 +91,13 @@ func DecideNode(view NodeView, now time.Time) NodePlan {
 		plan.Taints, plan.SetTaints = taints, true
 	}
 	return plan
+}
+
+// around tells whether what a node wrote, by a clock of its own, was written within the span. What seems to be farther in the future is by
+// a clock that is wrong, and says nothing.
+func around(written, now time.Time, span time.Duration) bool {
+	ago := now.Sub(written)
+	return -span < ago && ago < span
 }
 
 // unheard is since when liveness could have heard of the node.
