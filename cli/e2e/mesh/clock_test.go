@@ -69,12 +69,12 @@ func whileClockIsOff(t *testing.T, victim string, offset time.Duration) {
 func TestClockIsOff(t *testing.T) {
 	healthy(t)
 	victim := other("h1")
-	t.Cleanup(func() { // its agent reads the machine's clock again
+	defer func() { // its agent reads the machine's clock again
 		run(t, "h1", "lab", "kill", "--name", labName, victim)
 		run(t, "h1", "lab", "start", "--name", labName, victim)
 		answering(t, victim)
 		healthy(t)
-	})
+	}()
 	for _, offset := range []time.Duration{clockSpan, -clockSpan, 0} {
 		setClock(t, victim, offset)
 		healthy(t)
