@@ -71,18 +71,9 @@ func (n *node) runAuthorities(ctx context.Context) error {
 	}
 	pause, said := time.Duration(0), false
 	for {
-		leadership := n.replica.LeadershipChanged()
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !n.awaitTurn(ctx, pause, n.authorities.trigger, n.authorities.forget) {
 			return nil
-		case <-leadership:
-			n.authorities.forget()
-		case <-n.authorities.trigger:
-		case <-timer.C:
 		}
-		timer.Stop()
 		pause = keysInterval
 		if _, leads := n.replica.Leading(); !leads {
 			continue
@@ -154,10 +145,7 @@ func (n *node) rotateAuthorities(ctx context.Context) (busy bool, err error) {
 
 // trustingMembers are the other members that live, with what they answered.
 func (n *node) trustingMembers(ctx context.Context) []trustingMember {
-	replicas := map[string]bool{}
-	for _, server := range n.replica.View(ctx).Servers {
-		replicas[server.ID] = true
-	}
+	replicas := n.replicaIDs(ctx)
 	var living []trustingMember
 	all := n.directory.all()
 	for id, member := range all {
@@ -184,10 +172,7 @@ func (n *node) trustingMembers(ctx context.Context) []trustingMember {
 // tellTrust tells members whom to trust; replicas get the keys, too.
 func (n *node) tellTrust(ctx context.Context, step rotationStep, trust pki.Trust) error {
 	members := n.directory.all()
-	replica := map[string]bool{}
-	for _, server := range n.replica.View(ctx).Servers {
-		replica[server.ID] = true
-	}
+	replica := n.replicaIDs(ctx)
 	var (
 		mu    sync.Mutex
 		errs  []error

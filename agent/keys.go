@@ -128,18 +128,9 @@ func (n *node) runKeySpreader(ctx context.Context) error {
 		said   bool
 	)
 	for {
-		leadership := n.replica.LeadershipChanged()
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !n.awaitTurn(ctx, pause, n.spreader.trigger, func() { n.spreader.held = map[string][sha256.Size]byte{} }) {
 			return nil
-		case <-leadership:
-			n.spreader.held = map[string][sha256.Size]byte{}
-		case <-n.spreader.trigger:
-		case <-timer.C:
 		}
-		timer.Stop()
 		pause = keysInterval
 		if _, leads := n.replica.Leading(); !leads {
 			continue

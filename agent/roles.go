@@ -176,6 +176,32 @@ func (n *node) quorumMembers() []quorum.Member {
 	return members
 }
 
+// awaitTurn returns when the pause is over, the trigger was pulled, or another may lead, of which it tells changed first; false says that ctx
+// has ended. What a replica does while it leads it does in turns.
+func (n *node) awaitTurn(ctx context.Context, pause time.Duration, trigger <-chan struct{}, changed func()) bool {
+	leadership := n.replica.LeadershipChanged()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-leadership:
+		changed()
+	case <-trigger:
+	case <-timer.C:
+	}
+	return true
+}
+
+// replicaIDs are the replicas of the quorum, as the leader sees it.
+func (n *node) replicaIDs(ctx context.Context) map[string]bool {
+	ids := map[string]bool{}
+	for _, server := range n.replica.View(ctx).Servers {
+		ids[server.ID] = true
+	}
+	return ids
+}
+
 // handOver gives the lead away before this replica ends, so that nobody waits for an election.
 func (n *node) handOver() {
 	if n.replica == nil {
