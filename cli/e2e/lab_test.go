@@ -1,199 +1,88 @@
 package e2e
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/podvine/podvine/agent/pods/images/archive"
+	"github.com/podvine/podvine/cli/lab/labtest"
 )
 
 const (
 	labName    = "e2e"
+	host       = "h1"
 	shellImage = "podvine.io/shell:v1"
 	appImage   = "podvine.io/sample:v1"
-	// commandLimit bounds one command.
-	commandLimit = 90 * time.Second
 )
 
-// the lab, made by TestMain
 var (
-	podvine    string
+	cluster = &labtest.Lab{Name: labName, Hosts: []string{host}, Publish: "30080,30081"}
+
+	// its API, by its first kubeconfig
 	kubeconfig string
 	client     kubernetes.Interface
 	restConfig *rest.Config
 )
 
-func TestMain(m *testing.M) {
-	code, err := runInLab(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(labtest.Run(m, cluster, prepare)) }
 
-func runInLab(m *testing.M) (code int, err error) {
-	if podvine = os.Getenv("PODVINE_BIN"); podvine == "" {
-		return 1, fmt.Errorf("PODVINE_BIN names no binary: run the tests with `make test`")
-	}
-	folder, err := os.MkdirTemp("", "podvine-e2e-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	kubeconfig = filepath.Join(folder, "kubeconfig")
-	defer func() {
-		if code != 0 || err != nil {
-			printLog()
-		}
-		if out, downErr := command("lab", "down", "--name", labName).CombinedOutput(); downErr != nil {
-			err = fmt.Errorf("end the lab: %w: %s", downErr, out)
-		}
-	}()
-	if out, err := command("lab", "up", "--name", labName, "--publish", "30080,30081").CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("start the lab: %w: %s", err, out)
-	}
-	content, err := command("lab", "kubeconfig", "--name", labName).Output()
-	if err != nil {
-		return 1, err
-	}
-	if err := os.WriteFile(kubeconfig, content, 0o600); err != nil {
-		return 1, err
-	}
-	if restConfig, err = clientcmd.RESTConfigFromKubeConfig(content); err != nil {
-		return 1, err
+func prepare() (err error) {
+	kubeconfig = cluster.Kubeconfig(host)
+	if restConfig, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+		return err
 	}
 	restConfig.QPS = -1
 	if client, err = kubernetes.NewForConfig(restConfig); err != nil {
-		return 1, err
+		return err
 	}
-	if err := importImages(); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	return importShell()
 }
 
-// printLog shows the end of the agent's log, for the reader of a failed run.
-func printLog() {
-	const lastBytes = 20 << 10
-	content, err := os.ReadFile("/var/lib/podvine/labs/" + labName + "/hosts/h1/agent.log")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: read the agent's log:", err)
-		return
-	}
-	fmt.Fprintf(os.Stderr, "--- the end of the agent's log\n%s\n---\n", content[max(0, len(content)-lastBytes):])
-}
-
-func command(args ...string) *exec.Cmd {
-	c := exec.Command(podvine, args...)
-	c.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
-	return c
-}
-
-// importImages brings the sample application and a shell with the usual tools, from the machine's static busybox.
-func importImages() error {
-	sample, err := command("lab", "image").Output()
-	if err != nil {
-		return fmt.Errorf("build the sample's image: %w", err)
-	}
-	shell, err := shellArchive()
-	if err != nil {
-		return fmt.Errorf("build the shell's image: %w", err)
-	}
-	for _, archive := range [][]byte{sample, shell} {
-		c := command("image", "import", "-")
-		c.Stdin = bytes.NewReader(archive)
-		if out, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("import an image: %w: %s", err, out)
-		}
-	}
-	return nil
-}
-
-func shellArchive() ([]byte, error) {
+// importShell brings a shell with the usual tools, from the machine's static busybox.
+func importShell() error {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		return nil, fmt.Errorf("%w (install busybox-static)", err)
+		return fmt.Errorf("%w (install busybox-static)", err)
 	}
-	var files bytes.Buffer
-	w := tar.NewWriter(&files)
+	var files []archive.File
 	for _, folder := range []string{"bin", "etc", "tmp", "root"} {
-		if err := w.WriteHeader(&tar.Header{Name: folder + "/", Mode: 0o755, Typeflag: tar.TypeDir}); err != nil {
-			return nil, err
-		}
+		files = append(files, archive.File{Path: folder, Mode: fs.ModeDir | 0o755})
 	}
-	if err := w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(busybox)), Typeflag: tar.TypeReg}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(busybox); err != nil {
-		return nil, err
-	}
+	files = append(files,
+		archive.File{Path: "bin/busybox", Mode: 0o755, Content: busybox},
+		archive.File{Path: "etc/passwd", Mode: 0o644, Content: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n")})
 	for _, tool := range strings.Fields("sh cat ls tar echo sleep env id hostname stat head tail true false test kill seq nc mkdir touch rm date") {
-		if err := w.WriteHeader(&tar.Header{Name: "bin/" + tool, Linkname: "busybox", Typeflag: tar.TypeSymlink}); err != nil {
-			return nil, err
-		}
+		files = append(files, archive.File{Path: "bin/" + tool, Link: "busybox"})
 	}
-	if err := w.WriteHeader(&tar.Header{Name: "etc/passwd", Mode: 0o644, Size: int64(len(passwd)), Typeflag: tar.TypeReg}); err != nil {
-		return nil, err
-	}
-	if _, err := io.WriteString(w, passwd); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files.Bytes())), nil })
+	var content bytes.Buffer
+	err = archive.Write(&content, shellImage, files, func(c *v1.Config) { c.Env, c.Cmd = []string{"PATH=/bin"}, []string{"sh"} })
 	if err != nil {
-		return nil, err
+		return err
 	}
-	image, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return nil, err
-	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	config.OS, config.Architecture = "linux", "amd64"
-	config.Config.Env, config.Config.Cmd = []string{"PATH=/bin"}, []string{"sh"}
-	if image, err = mutate.ConfigFile(image, config); err != nil {
-		return nil, err
-	}
-	tag, err := name.NewTag(shellImage)
-	if err != nil {
-		return nil, err
-	}
-	var archive bytes.Buffer
-	err = tarball.Write(tag, image, &archive)
-	return archive.Bytes(), err
+	return cluster.Import(content.Bytes())
 }
 
-const passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"
+// command is podvine with the arguments, for a caller that wants more than its output.
+func command(args ...string) *exec.Cmd {
+	return cluster.Command(context.Background(), host, args...)
+}
 
 // kubectl runs the real kubectl in the namespace and returns what it printed; a failure ends the test.
 func kubectl(t *testing.T, namespace string, args ...string) string {
 	t.Helper()
-	out, err := tryKubectl(t, namespace, "", args...)
-	if err != nil {
-		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return out
+	return cluster.Run(t, host, append([]string{"kubectl", "--namespace", namespace}, args...)...)
 }
 
 // apply feeds the manifest to kubectl apply.
@@ -208,12 +97,7 @@ func apply(t *testing.T, namespace, manifest string) string {
 
 func tryKubectl(t *testing.T, namespace, stdin string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
-	defer cancel()
-	c := exec.CommandContext(ctx, podvine, append([]string{"kubectl", "--kubeconfig", kubeconfig, "--namespace", namespace}, args...)...)
-	c.Stdin = strings.NewReader(stdin)
-	out, err := c.CombinedOutput()
-	return string(out), err
+	return cluster.Try(t, host, stdin, append([]string{"kubectl", "--namespace", namespace}, args...)...)
 }
 
 // newNamespace makes a namespace for the test and deletes it, with what is in it, when the test ends.
@@ -231,33 +115,12 @@ func newNamespace(t *testing.T) string {
 	return namespace
 }
 
-// eventually asks until the condition holds; it fails the test with the last answer when it does not in time.
 func eventually(t *testing.T, limit time.Duration, what string, condition func() (string, bool)) {
 	t.Helper()
-	const pause = 100 * time.Millisecond
-	deadline := time.Now().Add(limit)
-	for {
-		seen, ok := condition()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s; last seen:\n%s", limit, what, seen)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("the test ended while it waited for %s", what)
-		case <-time.After(pause):
-		}
-	}
+	labtest.Eventually(t, limit, what, condition)
 }
 
-// wants fails the test unless text contains every one of the parts.
 func wants(t *testing.T, text string, parts ...string) {
 	t.Helper()
-	for _, part := range parts {
-		if !strings.Contains(text, part) {
-			t.Errorf("%q is missing in:\n%s", part, text)
-		}
-	}
+	labtest.Wants(t, text, parts...)
 }

@@ -37,7 +37,7 @@ func TestLogsFollow(t *testing.T) {
 	shell(t, ns)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	c := exec.CommandContext(ctx, podvine, "kubectl", "--kubeconfig", kubeconfig, "-n", ns, "logs", "-f", "shell")
+	c := cluster.Command(ctx, host, "kubectl", "-n", ns, "logs", "-f", "shell")
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestExecWithAndWithoutTerminal(t *testing.T) {
 		t.Errorf("exit 7 returned %q, %v", out, err)
 	}
 	// script gives kubectl a terminal, as a person has.
-	c := exec.CommandContext(t.Context(), "script", "-qec", fmt.Sprintf("%s kubectl --kubeconfig %s -n %s exec -it shell -- sh -c 'test -t 0 && echo a terminal'", podvine, kubeconfig, ns), "/dev/null")
+	c := exec.CommandContext(t.Context(), "script", "-qec", fmt.Sprintf("%s kubectl --kubeconfig %s -n %s exec -it shell -- sh -c 'test -t 0 && echo a terminal'", cluster.Podvine, kubeconfig, ns), "/dev/null")
 	terminal, err := c.CombinedOutput()
 	if err != nil {
 		t.Errorf("exec -it: %v", err)
@@ -87,7 +87,7 @@ func TestPortForward(t *testing.T) {
 	kubectl(t, ns, "wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	c := exec.CommandContext(ctx, podvine, "kubectl", "--kubeconfig", kubeconfig, "-n", ns, "port-forward", "pod/web", ":8080")
+	c := cluster.Command(ctx, host, "kubectl", "-n", ns, "port-forward", "pod/web", ":8080")
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

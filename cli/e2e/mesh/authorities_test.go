@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -18,19 +17,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
-
-// refreshKubeconfig takes the host's own kubeconfig of now.
-func refreshKubeconfig(host string) error {
-	content, err := exec.Command(podvine, "lab", "kubeconfig", "--name", labName, "--host", host).Output()
-	if err != nil {
-		return fmt.Errorf("get the kubeconfig of %s: %w", host, err)
-	}
-	fresh := kubeconfig(host) + ".new"
-	if err := os.WriteFile(fresh, content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(fresh, kubeconfig(host)) // whoever reads it meanwhile reads it whole
-}
 
 // load asks each host's API, with connections kept and with new ones, until it is ended, and keeps what failed.
 type load struct {
@@ -66,7 +52,7 @@ func (l *load) client(ctx context.Context, host string, client kubernetes.Interf
 func (l *load) command(ctx context.Context, what string, args ...string) {
 	l.group.Go(func() {
 		for ctx.Err() == nil {
-			out, err := exec.Command(podvine, args...).CombinedOutput()
+			out, err := exec.Command(cluster.Podvine, args...).CombinedOutput()
 			if err != nil {
 				err = errors.Join(err, errors.New(string(out)))
 			}
@@ -81,7 +67,7 @@ func TestAuthoritiesRotate(t *testing.T) {
 	healthy(t)
 	t.Cleanup(func() {
 		for _, host := range hosts {
-			if err := refreshKubeconfig(host); err != nil {
+			if err := cluster.RefreshKubeconfig(host); err != nil {
 				t.Error(err)
 			}
 		}
@@ -107,7 +93,7 @@ func TestAuthoritiesRotate(t *testing.T) {
 	run(t, by, "keys", "rotate", "--ca", "--overlap", "25s")
 	stage := func(host, wanted string) {
 		eventually(t, 2*time.Minute, "the stage "+wanted+" at "+host, func() (string, bool) {
-			if err := refreshKubeconfig(host); err != nil {
+			if err := cluster.RefreshKubeconfig(host); err != nil {
 				return err.Error(), false
 			}
 			out, err := try(t, host, "", "keys")
@@ -128,7 +114,7 @@ func TestAuthoritiesRotate(t *testing.T) {
 	eventually(t, time.Minute, "all to be there and trust both", func() (string, bool) {
 		var seen []string
 		for _, host := range hosts {
-			if err := refreshKubeconfig(host); err != nil {
+			if err := cluster.RefreshKubeconfig(host); err != nil {
 				return err.Error(), false
 			}
 			out, err := try(t, host, "", "keys", "-o", "json")
@@ -157,7 +143,7 @@ func TestAuthoritiesRotate(t *testing.T) {
 	stage(by, "")
 	eventually(t, 30*time.Second, "the old authority to be trusted nowhere", func() (string, bool) {
 		for _, host := range hosts {
-			if err := refreshKubeconfig(host); err != nil {
+			if err := cluster.RefreshKubeconfig(host); err != nil {
 				return err.Error(), false
 			}
 			if now := keysOf(t, host).Authorities; len(now) != 1 || now[0].ID == old {
@@ -233,7 +219,7 @@ func rotateAtOnce(t *testing.T, edge string) {
 	run(t, "h1", "keys", "rotate", "--ca", "--overlap", "0s")
 	took := eventually(t, time.Minute, "the CA to be rotated", func() (string, bool) {
 		for _, host := range hosts {
-			if err := refreshKubeconfig(host); err != nil {
+			if err := cluster.RefreshKubeconfig(host); err != nil {
 				return err.Error(), false
 			}
 		}

@@ -140,10 +140,10 @@ func rollBinary(t *testing.T, _ []string) {
 	if next == "" {
 		t.Fatalf("%s names no binary: run the drills with `make drills`", nextVariable)
 	}
-	if versionOf(t, next) == versionOf(t, podvine) {
-		t.Fatalf("%s and %s are of one version", next, podvine)
+	if versionOf(t, next) == versionOf(t, cluster.Podvine) {
+		t.Fatalf("%s and %s are of one version", next, cluster.Podvine)
 	}
-	for _, file := range []string{next, podvine} {
+	for _, file := range []string{next, cluster.Podvine} {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

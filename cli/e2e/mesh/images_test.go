@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,9 +37,7 @@ func holders(t *testing.T, image string) []string {
 		Name  string
 		Nodes []string
 	}
-	c := exec.CommandContext(t.Context(), podvine, "image", "ls", "-o", "json")
-	c.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig("h1"))
-	out, err := c.Output() // what it says of nodes that cannot be asked is no JSON
+	out, err := cluster.Command(t.Context(), "h1", "image", "ls", "-o", "json").Output() // what it says of nodes that cannot be asked is no JSON
 	if err == nil {
 		err = json.Unmarshal(out, &list)
 	}
@@ -112,8 +109,8 @@ func push(t *testing.T, image string) {
 	engine.Start()
 	defer engine.Close()
 	for name, want := range map[string]string{"absent": "no such image", image: "h4: " + image} {
-		c := exec.CommandContext(t.Context(), podvine, "image", "push", name)
-		c.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig("h3"), "DOCKER_HOST=unix://"+socket)
+		c := cluster.Command(t.Context(), "h3", "image", "push", name)
+		c.Env = append(c.Env, "DOCKER_HOST=unix://"+socket)
 		if out, err := c.CombinedOutput(); !strings.Contains(string(out), want) || (err == nil) != (name == image) {
 			t.Errorf("push %s: %v: %s", name, err, out)
 		}

@@ -6,8 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ const (
 	movedBudget = 2 * time.Second
 	movedLimit  = 5 * time.Second
 	loadSpan    = "12s"
+	loadLimit   = 90 * time.Second
 	// keptConnections are those that the sample's load keeps.
 	keptConnections = 8
 )
@@ -56,10 +55,9 @@ func startLoad(t *testing.T, host, service string) (end func() (fresh, kept outc
 // asking runs the sample's load in its pod, and returns when all of its clients have asked once.
 func asking(t *testing.T, host, url string) (end func() (fresh, kept outcome)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), loadLimit)
 	t.Cleanup(cancel)
-	command := exec.CommandContext(ctx, podvine, "kubectl", "exec", "load", "--", "/app", "load", url, loadSpan)
-	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig(host))
+	command := cluster.Command(ctx, host, "kubectl", "exec", "load", "--", "/app", "load", url, loadSpan)
 	var complaints bytes.Buffer
 	command.Stderr = &complaints
 	out, err := command.StdoutPipe()

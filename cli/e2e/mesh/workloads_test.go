@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -239,7 +238,7 @@ func (w *work) tainted(node, taint string) (mend func()) {
 func (w *work) watched(args ...string) (end func() string) {
 	w.Helper()
 	ctx, stop := context.WithCancel(context.WithoutCancel(w.Context()))
-	c := exec.CommandContext(ctx, podvine, w.arguments(append([]string{"--kubeconfig", kubeconfig("h1")}, args...))...)
+	c := cluster.Command(ctx, "h1", w.arguments(args)...)
 	var out strings.Builder
 	c.Stdout = &out
 	if err := c.Start(); err != nil {

@@ -188,14 +188,14 @@ func checkEvents(t *testing.T, client kubernetes.Interface, namespace string, le
 // killHost ends a host as a power cut would, and starts it again when the test ends.
 func killHost(t *testing.T, host, survivor string) {
 	t.Helper()
-	if out, err := tryProgram(t, survivor, "", podvine, "lab", "kill", "--name", labName, host); err != nil {
+	if out, err := try(t, survivor, "", "lab", "kill", "--name", labName, host); err != nil {
 		t.Fatalf("kill %s: %v: %s", host, err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := tryProgram(t, survivor, "", podvine, "lab", "start", "--name", labName, host); err != nil {
+		if out, err := try(t, survivor, "", "lab", "start", "--name", labName, host); err != nil {
 			t.Fatalf("start %s: %v: %s", host, err, out)
 		}
-		if out, err := tryProgram(t, host, "", podvine, "kubectl", "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=90s"); err != nil {
+		if out, err := try(t, host, "", "kubectl", "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=90s"); err != nil {
 			t.Errorf("%s is not back: %v: %s", host, err, out)
 		}
 	})

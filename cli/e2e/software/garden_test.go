@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,7 +27,7 @@ func TestAggregatedServer(t *testing.T) {
 	wants(t, kubectl(t, "h1", "get", "apiservice", gardenService), namespace+"/garden", "True")
 	for _, host := range hosts {
 		eventually(t, host+" to serve the group", func() (string, bool) {
-			out, err := tryProgram(t, host, "", podvine, "kubectl", "-n", namespace, "get", "plants")
+			out, err := try(t, host, "", "kubectl", "-n", namespace, "get", "plants")
 			return out, err == nil
 		})
 	}
@@ -36,7 +35,7 @@ func TestAggregatedServer(t *testing.T) {
 	for _, host := range hosts {
 		wants(t, kubectl(t, host, "api-resources", "--api-group=garden.example.com"), "plants", "garden.example.com/v1", "true", "Plant")
 		plant := "{apiVersion: garden.example.com/v1, kind: Plant, metadata: {name: by-" + host + ", labels: {at: " + host + "}}, spec: {species: fern, water: 2}}"
-		if out, err := tryProgram(t, host, plant, podvine, "kubectl", "-n", namespace, "apply", "--server-side", "-f", "-"); err != nil {
+		if out, err := try(t, host, plant, "kubectl", "-n", namespace, "apply", "--server-side", "-f", "-"); err != nil {
 			t.Fatalf("at %s: %v: %s", host, err, out)
 		}
 		watched("ADDED by-" + host)
@@ -47,7 +46,7 @@ func TestAggregatedServer(t *testing.T) {
 	wants(t, kubectl(t, "h2", "-n", namespace, "get", "plants", "by-h1"), "NAME", "CREATED AT", "by-h1")
 	for _, host := range hosts {
 		eventually(t, host+" to explain the kind", func() (string, bool) {
-			out, err := tryProgram(t, host, "", podvine, "kubectl", "explain", "plant.spec.water")
+			out, err := try(t, host, "", "kubectl", "explain", "plant.spec.water")
 			return out, err == nil && strings.Contains(out, "How much water it gets, in litres.")
 		})
 	}
@@ -61,8 +60,7 @@ func TestAggregatedServer(t *testing.T) {
 func watchPlants(t *testing.T, namespace string) func(event string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	c := exec.CommandContext(ctx, podvine, "kubectl", "-n", namespace, "get", "plants", "--watch", "--output-watch-events", "-o", "json")
-	c.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig("h3"), "HOME="+folder)
+	c := cluster.Command(ctx, "h3", "kubectl", "-n", namespace, "get", "plants", "--watch", "--output-watch-events", "-o", "json")
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -114,16 +112,16 @@ func watchPlants(t *testing.T, namespace string) func(event string) {
 // testGardenAccess asks as users of little power: the server knows who they are by the headers of the front proxy, asks the cluster what
 // they may do, and applies the cluster's policies.
 func testGardenAccess(t *testing.T, namespace string) {
-	config, err := tryProgram(t, "h1", "", podvine, "kubeconfig", "--user", "jane", "--group", "gardeners", "--ttl", "1h")
+	config, err := try(t, "h1", "", "kubeconfig", "--user", "jane", "--group", "gardeners", "--ttl", "1h")
 	if err != nil {
 		t.Fatal(err)
 	}
-	jane := filepath.Join(folder, "jane")
+	jane := filepath.Join(cluster.Folder, "jane")
 	if err := os.WriteFile(jane, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ask := func(stdin string, args ...string) (string, error) {
-		return tryProgram(t, "h1", stdin, podvine, append([]string{"kubectl", "--kubeconfig", jane, "-n", namespace}, args...)...)
+		return try(t, "h1", stdin, append([]string{"kubectl", "--kubeconfig", jane, "-n", namespace}, args...)...)
 	}
 	out, err := ask("", "get", "plants")
 	if err == nil {
@@ -139,12 +137,12 @@ func testGardenAccess(t *testing.T, namespace string) {
 		t.Errorf("jane may delete plants: %s", out)
 	}
 	wants(t, out, `User "jane" cannot delete resource "plants"`)
-	out, err = tryProgram(t, "h2", "{apiVersion: garden.example.com/v1, kind: Plant, metadata: {name: drowned}, spec: {water: 10}}", podvine, "kubectl", "-n", namespace, "create", "-f", "-")
+	out, err = try(t, "h2", "{apiVersion: garden.example.com/v1, kind: Plant, metadata: {name: drowned}, spec: {water: 10}}", "kubectl", "-n", namespace, "create", "-f", "-")
 	if err == nil {
 		t.Errorf("the policy was not applied: %s", out)
 	}
 	wants(t, out, "too much water")
-	out, err = tryProgram(t, "h3", "", podvine, "kubectl", "-n", namespace, "exec", "deployment/garden", "--", "/app", "ask", "https://garden/apis/garden.example.com/v1/plants")
+	out, err = try(t, "h3", "", "kubectl", "-n", namespace, "exec", "deployment/garden", "--", "/app", "ask", "https://garden/apis/garden.example.com/v1/plants")
 	wants(t, out, "403")
 	if err != nil {
 		t.Errorf("ask the server past the cluster's API: %v: %s", err, out)
@@ -184,7 +182,7 @@ func testGardenAway(t *testing.T, namespace string) {
 	kubectl(t, "h2", "wait", "--for=condition=Available=False", "apiservice/"+gardenService, "--timeout=60s")
 	wants(t, kubectl(t, "h3", "get", "apiservice", gardenService, "-o", "jsonpath={.status.conditions[0].reason}"), "MissingEndpoints")
 	for _, host := range hosts {
-		out, err := tryProgram(t, host, "", podvine, "kubectl", "-n", namespace, "get", "--raw", "/apis/garden.example.com/v1/namespaces/"+namespace+"/plants")
+		out, err := try(t, host, "", "kubectl", "-n", namespace, "get", "--raw", "/apis/garden.example.com/v1/namespaces/"+namespace+"/plants")
 		if err == nil {
 			t.Errorf("%s served plants without their server: %s", host, out)
 		}
@@ -202,7 +200,7 @@ func testGardenAway(t *testing.T, namespace string) {
 	kubectl(t, "h2", "wait", "--for=condition=Available", "apiservice/"+gardenService, "--timeout=90s")
 	for _, host := range hosts {
 		eventually(t, host+" to serve the group again", func() (string, bool) {
-			out, err := tryProgram(t, host, "", podvine, "kubectl", "-n", namespace, "get", "plants")
+			out, err := try(t, host, "", "kubectl", "-n", namespace, "get", "plants")
 			return out, err == nil
 		})
 	}
@@ -216,7 +214,7 @@ func testGardenNamespace(t *testing.T) {
 	uid := kubectl(t, "h2", "-n", "meadow", "get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}")
 	for name, owners := range map[string]string{"owned": "[{apiVersion: v1, kind: ConfigMap, name: owner, uid: " + uid + "}]", "free": "[]"} {
 		plant := "{apiVersion: garden.example.com/v1, kind: Plant, metadata: {name: " + name + ", ownerReferences: " + owners + "}}"
-		if out, err := tryProgram(t, "h3", plant, podvine, "kubectl", "-n", "meadow", "create", "-f", "-"); err != nil {
+		if out, err := try(t, "h3", plant, "kubectl", "-n", "meadow", "create", "-f", "-"); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}

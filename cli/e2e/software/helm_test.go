@@ -66,7 +66,7 @@ func TestHelm(t *testing.T) {
 	const namespace = "helm"
 	newNamespace(t, namespace)
 	t.Cleanup(func() { // Helm leaves the kinds of a chart, which may hold data
-		if out, err := tryProgram(t, "h1", "", podvine, "kubectl", "delete", "crd", "orders.shop.example.com", "--ignore-not-found"); err != nil {
+		if out, err := try(t, "h1", "", "kubectl", "delete", "crd", "orders.shop.example.com", "--ignore-not-found"); err != nil {
 			t.Errorf("delete the chart's kind: %v: %s", err, out)
 		}
 	})

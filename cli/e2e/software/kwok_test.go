@@ -44,7 +44,7 @@ func TestKwok(t *testing.T) {
 	for _, part := range []string{"kwok", filepath.Join("stage", "fast")} {
 		part := filepath.Join(manifests, part)
 		t.Cleanup(func() {
-			if out, err := tryProgram(t, "h1", "", podvine, "kubectl", "delete", "-k", part, "--ignore-not-found", "--timeout=60s"); err != nil {
+			if out, err := try(t, "h1", "", "kubectl", "delete", "-k", part, "--ignore-not-found", "--timeout=60s"); err != nil {
 				t.Errorf("delete %s: %v: %s", part, err, out)
 			}
 		})
@@ -57,11 +57,11 @@ func TestKwok(t *testing.T) {
 	nodes := []string{"fake-1", "fake-2"}
 	for _, node := range nodes {
 		t.Cleanup(func() {
-			if out, err := tryProgram(t, "h1", "", podvine, "kubectl", "delete", "node", node, "--ignore-not-found"); err != nil {
+			if out, err := try(t, "h1", "", "kubectl", "delete", "node", node, "--ignore-not-found"); err != nil {
 				t.Errorf("delete node %s: %v: %s", node, err, out)
 			}
 		})
-		if out, err := tryProgram(t, "h1", strings.ReplaceAll(kwokNode, "NAME", node), podvine, "kubectl", "create", "-f", "-"); err != nil {
+		if out, err := try(t, "h1", strings.ReplaceAll(kwokNode, "NAME", node), "kubectl", "create", "-f", "-"); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}

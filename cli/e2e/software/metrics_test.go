@@ -46,12 +46,12 @@ func TestMetricsServer(t *testing.T) {
 	kubectl(t, "h2", "wait", "--for=condition=Available", "apiservice/v1beta1.metrics.k8s.io", "--timeout=60s")
 	for _, host := range hosts {
 		eventually(t, "the use of every node, asked at "+host, func() (string, bool) {
-			out, err := tryProgram(t, host, "", podvine, "kubectl", "top", "nodes", "--no-headers")
+			out, err := try(t, host, "", "kubectl", "top", "nodes", "--no-headers")
 			return out, err == nil && len(strings.Split(strings.TrimSpace(out), "\n")) == len(hosts) && !strings.Contains(out, "<unknown>")
 		})
 	}
 	eventually(t, "the use of its own pod", func() (string, bool) {
-		out, err := tryProgram(t, "h3", "", podvine, "kubectl", "-n", "metrics", "top", "pods", "--containers", "--no-headers")
+		out, err := try(t, "h3", "", "kubectl", "-n", "metrics", "top", "pods", "--containers", "--no-headers")
 		fields := strings.Fields(out)
 		return out, err == nil && len(fields) == 4 && fields[1] == "metrics-server" && strings.HasSuffix(fields[2], "m") && strings.HasSuffix(fields[3], "Mi") && fields[3] != "0Mi"
 	})

@@ -20,18 +20,18 @@ func applyServed(t testing.TB, namespace, service, file string) {
 	}
 	paths := map[string][]byte{"tls.crt": certificate, "tls.key": key}
 	for name, content := range paths {
-		if err := os.WriteFile(filepath.Join(folder, name), content, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(cluster.Folder, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	kubectl(t, "h1", "-n", namespace, "create", "secret", "tls", service, "--cert", filepath.Join(folder, "tls.crt"), "--key", filepath.Join(folder, "tls.key"))
+	kubectl(t, "h1", "-n", namespace, "create", "secret", "tls", service, "--cert", filepath.Join(cluster.Folder, "tls.crt"), "--key", filepath.Join(cluster.Folder, "tls.key"))
 	text, err := os.ReadFile(filepath.Join("testdata", file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	manifest := strings.NewReplacer("NAMESPACE", namespace, "CA_BUNDLE", base64.StdEncoding.EncodeToString(certificate)).Replace(string(text))
 	t.Cleanup(func() {
-		if out, err := tryProgram(t, "h1", manifest, podvine, "kubectl", "delete", "-f", "-", "--ignore-not-found", "--timeout=60s"); err != nil {
+		if out, err := try(t, "h1", manifest, "kubectl", "delete", "-f", "-", "--ignore-not-found", "--timeout=60s"); err != nil {
 			t.Errorf("delete what %s says: %v: %s", file, err, out)
 		}
 	})
@@ -47,7 +47,7 @@ func TestOperator(t *testing.T) {
 	newNamespace(t, namespace)
 	applyServed(t, namespace, "operator", "sites.yaml")
 	t.Cleanup(func() { // before the operator goes, which has to let them go
-		if out, err := tryProgram(t, "h1", "", podvine, "kubectl", "-n", namespace, "delete", "sites", "--all", "--timeout=60s"); err != nil {
+		if out, err := try(t, "h1", "", "kubectl", "-n", namespace, "delete", "sites", "--all", "--timeout=60s"); err != nil {
 			t.Errorf("delete all sites: %v: %s", err, out)
 		}
 	})
@@ -60,7 +60,7 @@ func TestOperator(t *testing.T) {
 
 	for _, host := range hosts {
 		name := "by-" + host
-		out, err := tryProgram(t, host, "{apiVersion: web.example.com/v1, kind: Site, metadata: {name: "+name+"}, spec: {}}", podvine, "kubectl", "-n", namespace, "create", "-f", "-")
+		out, err := try(t, host, "{apiVersion: web.example.com/v1, kind: Site, metadata: {name: "+name+"}, spec: {}}", "kubectl", "-n", namespace, "create", "-f", "-")
 		if err != nil {
 			t.Fatalf("at %s: %v: %s", host, err, out)
 		}
@@ -85,7 +85,7 @@ type getter func(host, object, path string) string
 func testVersions(t *testing.T, namespace string, get getter) {
 	old := "{apiVersion: web.example.com/v1beta1, kind: Site, metadata: {name: old, annotations: {web.example.com/owner: jane}}, spec: {instances: 2}}"
 	for i, host := range hosts {
-		out, err := tryProgram(t, host, old, podvine, "kubectl", "-n", namespace, "apply", "--server-side", "--field-manager=test", "-f", "-")
+		out, err := try(t, host, old, "kubectl", "-n", namespace, "apply", "--server-side", "--field-manager=test", "-f", "-")
 		if err != nil {
 			t.Fatalf("at %s: %v: %s", host, err, out)
 		}
@@ -97,7 +97,7 @@ func testVersions(t *testing.T, namespace string, get getter) {
 			t.Errorf("at %s version v1beta1 has %q", host, got)
 		}
 	}
-	out, err := tryProgram(t, "h1", old, podvine, "kubectl", "-n", namespace, "apply", "--server-side", "--field-manager=test", "-f", "-")
+	out, err := try(t, "h1", old, "kubectl", "-n", namespace, "apply", "--server-side", "--field-manager=test", "-f", "-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,19 +115,19 @@ func testRefusals(t *testing.T, namespace string) {
 			"{apiVersion: web.example.com/v1beta1, kind: Site, metadata: {name: old, annotations: {web.example.com/owner: eve}}, spec: {instances: 2}}": "the owner of a site never changes: it is jane",
 			"{apiVersion: web.example.com/v1, kind: Site, metadata: {name: large}, spec: {replicas: many}}":                                             "cannot unmarshal string",
 		} {
-			out, err := tryProgram(t, host, manifest, podvine, "kubectl", "-n", namespace, "apply", "-f", "-")
+			out, err := try(t, host, manifest, "kubectl", "-n", namespace, "apply", "-f", "-")
 			if err == nil {
 				t.Errorf("%s accepted %s", host, manifest)
 			}
 			wants(t, out, message)
 		}
 	}
-	out, err := tryProgram(t, "h2", "{apiVersion: web.example.com/v1, kind: Site, metadata: {name: none, labels: {keep: 'yes'}}, spec: {replicas: 0}}", podvine, "kubectl", "-n", namespace, "apply", "-f", "-")
+	out, err := try(t, "h2", "{apiVersion: web.example.com/v1, kind: Site, metadata: {name: none, labels: {keep: 'yes'}}, spec: {replicas: 0}}", "kubectl", "-n", namespace, "apply", "-f", "-")
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	wants(t, out, "Warning: a site without replicas answers nobody")
-	if out, err = tryProgram(t, "h3", "", podvine, "kubectl", "-n", namespace, "delete", "site", "none"); err == nil {
+	if out, err = try(t, "h3", "", "kubectl", "-n", namespace, "delete", "site", "none"); err == nil {
 		t.Errorf("deleted against the webhook's will: %s", out)
 	}
 	wants(t, out, "none is kept")
@@ -163,7 +163,7 @@ func testOperatorFails(t *testing.T, namespace string, get getter) {
 	eventually(t, "the other replica to answer webhooks at every member", func() (string, bool) {
 		for _, host := range hosts {
 			manifest := "{apiVersion: web.example.com/v1beta1, kind: Site, metadata: {name: after-" + host + "}, spec: {}}"
-			if out, err := tryProgram(t, host, manifest, podvine, "kubectl", "-n", namespace, "apply", "-f", "-"); err != nil {
+			if out, err := try(t, host, manifest, "kubectl", "-n", namespace, "apply", "-f", "-"); err != nil {
 				return out, false
 			}
 		}

@@ -4,12 +4,11 @@
 package podtest
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -19,11 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/podvine/podvine/agent/pods/images/archive"
 )
 
 // Image is the name under which tests import their image.
@@ -97,63 +94,46 @@ func output(dir, name string, args ...string) (string, error) {
 // Archive makes a docker archive of an image whose root holds the test program
 // and an /etc/passwd with a user "app".
 func Archive(box, image string, change func(*v1.Config)) (io.Reader, error) {
-	img, err := NewImage(box, change)
-	if err != nil {
-		return nil, err
-	}
-	tag, err := name.NewTag(image)
+	files, err := rootOf(box)
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	if err := tarball.Write(tag, img, &out); err != nil {
-		return nil, err
-	}
-	return &out, nil
+	err = archive.Write(&out, image, files, configure(change))
+	return &out, err
 }
 
 // NewImage makes the image that Archive packs.
 func NewImage(box string, change func(*v1.Config)) (v1.Image, error) {
-	prog, err := os.ReadFile(box)
+	files, err := rootOf(box)
 	if err != nil {
 		return nil, err
 	}
-	var layer bytes.Buffer
-	tw := tar.NewWriter(&layer)
-	add := func(h *tar.Header, body []byte) {
-		h.Size = int64(len(body))
-		err = errors.Join(err, tw.WriteHeader(h))
-		_, werr := tw.Write(body)
-		err = errors.Join(err, werr)
-	}
-	for _, d := range []string{"bin/", "etc/", "tmp/", "proc/", "sys/", "dev/"} {
-		add(&tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o777}, nil)
-	}
-	add(&tar.Header{Name: "bin/box", Typeflag: tar.TypeReg, Mode: 0o755}, prog)
-	add(&tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0::/:/bin/box\napp:x:1000:1001::/tmp:/bin/box\n"))
-	add(&tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:\napp:x:1001:\nextra:x:2000:app\n"))
-	if err := errors.Join(err, tw.Close()); err != nil {
-		return nil, err
-	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	return archive.Build(files, configure(change))
+}
+
+func rootOf(box string) ([]archive.File, error) {
+	program, err := os.ReadFile(box)
 	if err != nil {
 		return nil, err
 	}
-	img, err := mutate.AppendLayers(empty.Image, l)
-	if err != nil {
-		return nil, err
+	var files []archive.File
+	for _, folder := range []string{"bin", "etc", "tmp", "proc", "sys", "dev"} {
+		files = append(files, archive.File{Path: folder, Mode: fs.ModeDir | 0o777})
 	}
-	file, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
+	return append(files,
+		archive.File{Path: "bin/box", Mode: 0o755, Content: program},
+		archive.File{Path: "etc/passwd", Mode: 0o644, Content: []byte("root:x:0:0::/:/bin/box\napp:x:1000:1001::/tmp:/bin/box\n")},
+		archive.File{Path: "etc/group", Mode: 0o644, Content: []byte("root:x:0:\napp:x:1001:\nextra:x:2000:app\n")}), nil
+}
+
+func configure(change func(*v1.Config)) func(*v1.Config) {
+	return func(c *v1.Config) {
+		c.Entrypoint, c.Env = []string{"/bin/box"}, []string{"PATH=/bin", "FROM_IMAGE=yes"}
+		if change != nil {
+			change(c)
+		}
 	}
-	file = file.DeepCopy()
-	file.OS, file.Architecture = "linux", "amd64"
-	file.Config.Entrypoint, file.Config.Env = []string{"/bin/box"}, []string{"PATH=/bin", "FROM_IMAGE=yes"}
-	if change != nil {
-		change(&file.Config)
-	}
-	return mutate.ConfigFile(img, file)
 }
 
 // Wait polls until ok, and fails the test with what when it never is.
