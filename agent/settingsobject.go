@@ -12,11 +12,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/admission"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -130,26 +129,16 @@ func (k *settingsKeeper) follow(ctx context.Context, client kubernetes.Interface
 
 // followConfigMap calls take with a ConfigMap of kube-system as it is, and after each change, until ctx ends.
 func followConfigMap(ctx context.Context, client kubernetes.Interface, name string, take func(*corev1.ConfigMap)) error {
-	only := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
-	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-				options.FieldSelector = only
-				return objects.List(ctx, options)
-			},
-			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				options.FieldSelector = only
-				return objects.Watch(ctx, options)
-			},
-		}, client),
-		ObjectType: &corev1.ConfigMap{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(object any) { take(object.(*corev1.ConfigMap)) },
-			UpdateFunc: func(_, object any) { take(object.(*corev1.ConfigMap)) },
-		},
+	informer := informers.NewFilteredConfigMapInformer(client, metav1.NamespaceSystem, 0, cache.Indexers{}, func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	})
-	controller.RunWithContext(ctx)
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { take(object.(*corev1.ConfigMap)) },
+		UpdateFunc: func(_, object any) { take(object.(*corev1.ConfigMap)) },
+	}); err != nil {
+		return fmt.Errorf("follow ConfigMap %s: %w", name, err)
+	}
+	informer.RunWithContext(ctx)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -14,9 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -59,7 +59,10 @@ func Trust(keys *pki.PKI, proxies *FrontProxies) api.BootstrapHook {
 		changed := make(trigger, trustQueue)
 		keys.Cluster().AddListener(changed)
 		proxies.all.CAContentProvider.AddListener(changed)
-		go keepTrust(hook, client, changed, ensure)
+		if err := followTrust(hook, client, changed); err != nil {
+			return err
+		}
+		go keepTrust(hook, changed, ensure)
 		return nil
 	}}
 }
@@ -75,28 +78,23 @@ func (t trigger) Enqueue() {
 	}
 }
 
-// keepTrust makes the ConfigMap right again whenever somebody changes or deletes it, or another authority is trusted.
-func keepTrust(ctx context.Context, client kubernetes.Interface, changed trigger, ensure func(context.Context) error) {
-	only := fields.OneTermEqualSelector(metav1.ObjectNameField, trustName).String()
-	objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-				options.FieldSelector = only
-				return objects.List(ctx, options)
-			},
-			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				options.FieldSelector = only
-				return objects.Watch(ctx, options)
-			},
-		}, client),
-		ObjectType: &corev1.ConfigMap{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			UpdateFunc: func(any, any) { changed.Enqueue() },
-			DeleteFunc: func(any) { changed.Enqueue() },
-		},
+// followTrust has the ConfigMap looked at when somebody changes or deletes it, until ctx ends.
+func followTrust(ctx context.Context, client kubernetes.Interface, changed trigger) error {
+	informer := informers.NewFilteredConfigMapInformer(client, metav1.NamespaceSystem, 0, cache.Indexers{}, func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, trustName).String()
 	})
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(any, any) { changed.Enqueue() },
+		DeleteFunc: func(any) { changed.Enqueue() },
+	}); err != nil {
+		return fmt.Errorf("follow ConfigMap %s: %w", trustName, err)
+	}
 	go informer.RunWithContext(ctx)
+	return nil
+}
+
+// keepTrust makes the ConfigMap right again whenever changed asks for it, until ctx ends.
+func keepTrust(ctx context.Context, changed trigger, ensure func(context.Context) error) {
 	for {
 		select {
 		case <-ctx.Done():

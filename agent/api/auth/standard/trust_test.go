@@ -79,7 +79,10 @@ func TestTrustComesBack(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		changed := make(trigger, trustQueue)
-		go func() { keepTrust(ctx, client, changed, ensure); close(done) }()
+		if err := followTrust(ctx, client, changed); err != nil {
+			t.Fatal(err)
+		}
+		go func() { keepTrust(ctx, changed, ensure); close(done) }()
 		settle()
 		objects := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 		if err := objects.Delete(ctx, trustName, metav1.DeleteOptions{}); err != nil {
