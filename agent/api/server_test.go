@@ -29,6 +29,7 @@ func TestServer(t *testing.T) {
 	story("custom resources", testCustomResources)
 	story("client in process", testClientInProcess)
 	story("informers share the store's objects", testInformers)
+	story("every kind", testEveryKind)
 	story("explain and discovery", testDiscovery)
 	story("service account tokens", testTokens)
 	story("webhooks", testWebhooks)

@@ -71,7 +71,32 @@ func podRequests() kinds.Resource {
 			},
 			ResetFields: []string{"spec", "metadata"},
 		},
+		Columns: podRequestColumns(),
 	}
+}
+
+func podRequestColumns() []kinds.Column[podRequest] {
+	doc := certificatesv1.PodCertificateRequestSpec{}.SwaggerDoc()
+	return []kinds.Column[podRequest]{
+		kinds.NameColumn[podRequest](),
+		{Name: "PodName", Description: doc["podName"], Cell: func(r podRequest) any { return r.Spec.PodName }},
+		{Name: "ServiceAccountName", Description: doc["serviceAccountName"], Cell: func(r podRequest) any { return r.Spec.ServiceAccountName }},
+		{Name: "NodeName", Description: doc["nodeName"], Cell: func(r podRequest) any { return string(r.Spec.NodeName) }},
+		{Name: "SignerName", Description: doc["signerName"], Cell: func(r podRequest) any { return r.Spec.SignerName }},
+		{Name: "State", Description: "What became of the request.", Cell: func(r podRequest) any { return podAnswer(r) }},
+	}
+}
+
+// podAnswer is what became of a request: at most one of these conditions is there.
+func podAnswer(r podRequest) string {
+	for _, c := range r.Status.Conditions {
+		switch c.Type {
+		case certificatesv1.PodCertificateRequestConditionTypeIssued, certificatesv1.PodCertificateRequestConditionTypeDenied,
+			certificatesv1.PodCertificateRequestConditionTypeFailed:
+			return c.Type
+		}
+	}
+	return "Pending"
 }
 
 func validatePodRequest(spec *certificatesv1.PodCertificateRequestSpec, at *field.Path) field.ErrorList {

@@ -38,7 +38,19 @@ func trustBundles() kinds.Resource {
 		},
 		FieldLabels: []string{signerField},
 		Fields:      func(b T) fields.Set { return fields.Set{signerField: b.Spec.SignerName} },
+		Columns: []kinds.Column[T]{
+			kinds.NameColumn[T](),
+			{Name: "SignerName", Description: certificatesv1.ClusterTrustBundleSpec{}.SwaggerDoc()["signerName"], Cell: func(b T) any { return orNone(b.Spec.SignerName) }},
+		},
 	}
+}
+
+// orNone is the cell of a text that may be missing.
+func orNone(text string) string {
+	if text == "" {
+		return "<none>"
+	}
+	return text
 }
 
 func validateBundle(b *certificatesv1.ClusterTrustBundle, anchors bool) field.ErrorList {
