@@ -35,7 +35,8 @@ func newKubeconfigCommand(streams Streams) *cobra.Command {
 one with a certificate for a few hours. With --user it holds a certificate for that name and those groups, which have
 the rights that RBAC gives them; only administrators may make one.
 
-It has a context for each member, by the node's name; the current one, podvine, leads to the member that made it.`,
+It has a context for each member, by the node's name; the current one, podvine, leads to the member that made it. That
+of a lesser user is called USER@podvine too, so that it can be chosen where kubeconfigs are joined.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			content, err := ownKubeconfig(command.Context())
@@ -81,6 +82,9 @@ func lesserKubeconfig(ctx context.Context, asked agent.KubeconfigRequest) ([]byt
 	}
 	if current := made.Contexts[made.CurrentContext]; current != nil {
 		made.Clusters[current.Cluster].Server = config.Host
+		// A context that bears the user's name is found beside the administrator's, where files are joined.
+		own := asked.User + "@" + made.CurrentContext
+		made.Contexts[own], made.CurrentContext = current, own
 	}
 	return clientcmd.Write(*made)
 }
