@@ -170,7 +170,9 @@ func TestTokensAreBound(t *testing.T) {
 	asToken := func(token string) (string, error) {
 		return tryKubectl(t, ns, "", "--kubeconfig=/dev/null", "--server="+restConfig.Host, "--insecure-skip-tls-verify", "--token="+strings.TrimSpace(token), "auth", "whoami")
 	}
-	create := func(more ...string) string { return kubectl(t, ns, append([]string{"create", "token", "robot"}, more...)...) }
+	create := func(more ...string) string {
+		return kubectl(t, ns, append([]string{"create", "token", "robot"}, more...)...)
+	}
 	bound := create("--bound-object-kind=Secret", "--bound-object-name=bound", "--duration=20m")
 	out, err := asToken(bound)
 	if err != nil {
