@@ -15,16 +15,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/podvine/podvine/agent/phase"
 	"github.com/podvine/podvine/agent/pods/images"
 	"github.com/podvine/podvine/agent/pods/lifecycle"
+	"github.com/podvine/podvine/agent/pods/nodeclient"
 	"github.com/podvine/podvine/agent/pods/objects"
 	"github.com/podvine/podvine/agent/pods/ocispec"
 	"github.com/podvine/podvine/agent/pods/runtime"
@@ -47,11 +45,13 @@ type Agent struct {
 	services cache.Store
 	svcCtl   cache.Controller
 	node     nodeState
-	metrics  agentMetrics
-	ids      idRanges
-	ledger   ledger
-	static   statics
-	relief   relief
+	// nodeObject keeps our Node object.
+	nodeObject *nodeclient.Node
+	metrics    agentMetrics
+	ids        idRanges
+	ledger     ledger
+	static     statics
+	relief     relief
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -69,7 +69,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, workers: map[types.UID]*worker{}}
-	a.node.trigger = make(chan struct{}, 1)
+	a.nodeObject = nodeclient.New(nodeclient.Config{Client: cfg.Client, Name: cfg.NodeName, Labels: a.ownLabels(), Annotations: cfg.NodeAnnotations,
+		Taints: cfg.NodeTaints, Status: a.nodeStatus, Log: cfg.Log})
 	a.metrics = newAgentMetrics(a)
 	a.ids.limit, a.relief.look = cfg.MaxPods, a.lookAtMachine
 	a.static.trigger, a.static.mirrors = make(chan struct{}, 1), map[string]*corev1.Pod{}
@@ -274,17 +275,7 @@ func (a *Agent) objectsChanged(users []types.UID) {
 func (a *Agent) watchPods(ctx context.Context) {
 	lw := a.cfg.Pods
 	if lw == nil {
-		sel := fields.OneTermEqualSelector("spec.nodeName", a.cfg.NodeName).String()
-		lw = cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (kruntime.Object, error) {
-				o.FieldSelector = sel
-				return a.cfg.Client.CoreV1().Pods("").List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = sel
-				return a.cfg.Client.CoreV1().Pods("").Watch(ctx, o)
-			},
-		}, a.cfg.Client)
+		lw = nodeclient.Pods(a.cfg.Client, a.cfg.NodeName)
 	}
 	store, ctl := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: &corev1.Pod{}, Handler: cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { a.podChanged(o) },

@@ -9,6 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/podvine/podvine/agent/pods/nodeclient"
 )
 
 // defaultHandler is the one way in which this node runs containers; "" names it too.
@@ -30,7 +32,7 @@ func (w *worker) checkHandler(ctx context.Context, pod *corev1.Pod) error {
 	if class == "" || known != nil {
 		return nil
 	}
-	cctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	cctx, cancel := context.WithTimeout(ctx, nodeclient.CallTimeout)
 	defer cancel()
 	rc, err := w.agent.cfg.Client.NodeV1().RuntimeClasses().Get(cctx, class, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {

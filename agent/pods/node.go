@@ -2,23 +2,13 @@ package pods
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/podvine/podvine/agent/pods/lifecycle"
 	"github.com/podvine/podvine/agent/pods/nodestatus"
@@ -33,7 +23,6 @@ type nodeState struct {
 	uid    types.UID               // guarded by mu; "" until the Node is known
 	// pressure is what the node is short of, guarded by mu.
 	pressure lifecycle.Pressure
-	trigger  chan struct{} // capacity 1
 }
 
 func (n *nodeState) label(k string) (string, bool) {
@@ -56,14 +45,8 @@ func (a *Agent) allocatable() corev1.ResourceList {
 	return a.node.alloc
 }
 
-const (
-	// imageCheckPeriod is how often the disk of the images is looked at.
-	imageCheckPeriod = 5 * time.Minute
-	// pressureCheckPeriod is how often the machine is looked at; the API hears of
-	// it only when a condition changes.
-	pressureCheckPeriod = 10 * time.Second
-	nodeRetryDelay      = 2 * time.Second
-)
+// imageCheckPeriod is how often the disk of the images is looked at.
+const imageCheckPeriod = 5 * time.Minute
 
 // collectImages removes unused images when the disk fills.
 func (a *Agent) collectImages(ctx context.Context) {
@@ -96,61 +79,20 @@ func (a *Agent) reclaimImages(ctx context.Context, all bool) (int, error) {
 	return a.images.Collect(ctx, a.cfg.ImageDir, *a.cfg.ImageGC, inUse, all)
 }
 
-// keepNode registers the Node and keeps its status true, writing only what
-// changed.
+// keepNode registers the Node and keeps its status true.
 func (a *Agent) keepNode(ctx context.Context) {
-	store, ctl := a.nodeInformer()
-	go ctl.Run(ctx.Done())
-	a.listImages(ctx)
-	tick := time.NewTicker(pressureCheckPeriod)
-	defer tick.Stop()
-	retry := time.NewTimer(0)
-	defer retry.Stop()
-	warned := false
+	var group sync.WaitGroup
+	group.Go(func() { a.nodeObject.Run(ctx) })
+	defer group.Wait()
 	for {
-		if err := a.syncNode(ctx, store, ctl.HasSynced()); err != nil && ctx.Err() == nil {
-			if !warned && !errors.Is(err, errUnheard) {
-				a.log.Warn("update node", "err", err)
-			}
-			warned = warned || !errors.Is(err, errUnheard)
-			retry.Reset(nodeRetryDelay)
-		} else {
-			warned = false
-		}
+		a.listImages(ctx)
+		a.nodeObject.Nudge()
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-		case <-retry.C:
-		case <-a.node.trigger:
 		case <-a.images.Changed():
-			a.listImages(ctx)
 		}
 	}
-}
-
-func (a *Agent) nodeInformer() (cache.Store, cache.Controller) {
-	sel := fields.OneTermEqualSelector("metadata.name", a.cfg.NodeName).String()
-	nodes := a.cfg.Client.CoreV1().Nodes()
-	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (kruntime.Object, error) {
-			o.FieldSelector = sel
-			return nodes.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = sel
-			return nodes.Watch(ctx, o)
-		},
-	}, a.cfg.Client)
-	seen := func(any) {
-		select {
-		case a.node.trigger <- struct{}{}:
-		default:
-		}
-	}
-	return cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: &corev1.Node{}, Handler: cache.ResourceEventHandlerFuncs{
-		AddFunc: seen, UpdateFunc: func(_, o any) { seen(o) }, DeleteFunc: seen,
-	}})
 }
 
 // maxNodeImages is how many images a Node's status lists, the largest first.
@@ -168,46 +110,6 @@ func (a *Agent) listImages(ctx context.Context) {
 	a.node.mu.Unlock()
 }
 
-// errUnheard: the API has not answered since this agent began.
-var errUnheard = errors.New("the API has not answered yet")
-
-func (a *Agent) syncNode(ctx context.Context, store cache.Store, synced bool) error {
-	if !synced {
-		return errUnheard
-	}
-	o, ok, err := store.GetByKey(a.cfg.NodeName)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return a.registerNode(ctx)
-	}
-	node, ok := o.(*corev1.Node)
-	if !ok {
-		return fmt.Errorf("node is a %T", o)
-	}
-	if node, err = a.completeNode(ctx, node); err != nil {
-		return err
-	}
-	return a.updateNode(ctx, node)
-}
-
-func (a *Agent) registerNode(ctx context.Context) error {
-	rctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	made, err := a.cfg.Client.CoreV1().Nodes().Create(rctx, &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: a.cfg.NodeName, Labels: a.ownLabels(), Annotations: a.cfg.NodeAnnotations},
-		Spec:       corev1.NodeSpec{Taints: a.cfg.NodeTaints},
-	}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		made, err = a.cfg.Client.CoreV1().Nodes().Get(rctx, a.cfg.NodeName, metav1.GetOptions{})
-	}
-	if err != nil {
-		return fmt.Errorf("register node: %w", err)
-	}
-	return a.updateNode(ctx, made)
-}
-
 func (a *Agent) ownLabels() map[string]string {
 	labels := map[string]string{
 		corev1.LabelHostname: a.cfg.NodeName, corev1.LabelOSStable: "linux", corev1.LabelArchStable: nodestatus.Arch(),
@@ -216,41 +118,11 @@ func (a *Agent) ownLabels() map[string]string {
 	return labels
 }
 
-// completeNode gives a Node object that somebody made for this node, as a join does, what it would have had from this node.
-func (a *Agent) completeNode(ctx context.Context, node *corev1.Node) (*corev1.Node, error) {
-	missing := func(have, want map[string]string) map[string]string {
-		add := map[string]string{}
-		for key, value := range want {
-			if _, found := have[key]; !found {
-				add[key] = value
-			}
-		}
-		return add
-	}
-	labels, annotations := missing(node.Labels, a.ownLabels()), missing(node.Annotations, a.cfg.NodeAnnotations)
-	if node.Labels[corev1.LabelHostname] != "" {
-		labels = nil // it is complete; what is missing now, somebody has taken off
-	}
-	if len(labels) == 0 && len(annotations) == 0 {
-		return node, nil
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "annotations": annotations}})
-	if err != nil {
-		return nil, fmt.Errorf("complete node: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	made, err := a.cfg.Client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("complete node: %w", err)
-	}
-	return made, nil
-}
-
-func (a *Agent) updateNode(ctx context.Context, node *corev1.Node) error {
+// nodeStatus is what this node says of itself, given what stands in its Node object.
+func (a *Agent) nodeStatus(node *corev1.Node) (corev1.NodeStatus, error) {
 	facts, err := nodestatus.Probe(a.cfg.DataDir, a.cfg.ImageDir)
 	if err != nil {
-		return err
+		return corev1.NodeStatus{}, err
 	}
 	a.node.mu.Lock()
 	a.node.labels = node.Labels
@@ -272,25 +144,5 @@ func (a *Agent) updateNode(ctx context.Context, node *corev1.Node) error {
 	if more {
 		a.retryResizes()
 	}
-	if equality.Semantic.DeepEqual(node.Status, want) {
-		return nil
-	}
-	was, err := json.Marshal(&corev1.Node{Status: node.Status})
-	if err != nil {
-		return fmt.Errorf("encode node status: %w", err)
-	}
-	now, err := json.Marshal(&corev1.Node{Status: want})
-	if err != nil {
-		return fmt.Errorf("encode node status: %w", err)
-	}
-	patch, err := strategicpatch.CreateTwoWayMergePatch(was, now, &corev1.Node{})
-	if err != nil {
-		return fmt.Errorf("compare node statuses: %w", err)
-	}
-	pctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	if _, err := a.cfg.Client.CoreV1().Nodes().Patch(pctx, a.cfg.NodeName, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("report node status: %w", err)
-	}
-	return nil
+	return want, nil
 }

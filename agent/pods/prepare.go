@@ -9,13 +9,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/pods/environ"
 	"github.com/podvine/podvine/agent/pods/lifecycle"
+	"github.com/podvine/podvine/agent/pods/nodeclient"
 	"github.com/podvine/podvine/agent/pods/ocispec"
 	"github.com/podvine/podvine/agent/pods/sandbox"
 	"github.com/podvine/podvine/agent/pods/volumes"
@@ -265,14 +264,10 @@ func (w *worker) finishLocked(ctx context.Context) {
 	pod := w.rec.Pod
 	w.reporting = true
 	w.effect(func() {
-		dctx, cancel := context.WithTimeout(ctx, apiTimeout)
-		defer cancel()
-		err := w.agent.cfg.Client.CoreV1().Pods(pod.Namespace).Delete(dctx, pod.Name, metav1.DeleteOptions{
-			GracePeriodSeconds: ptr.To(int64(0)), Preconditions: &metav1.Preconditions{UID: &pod.UID},
-		})
+		err := nodeclient.Finish(ctx, w.agent.cfg.Client, pod)
 		w.mu.Lock()
 		w.reporting = false
-		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		if err == nil {
 			w.fails = 0
 			w.mu.Unlock()
 			w.forget()

@@ -98,10 +98,7 @@ func (a *Agent) setPressure(plan lifecycle.PressurePlan) {
 	a.node.pressure = plan.Pressure
 	a.node.mu.Unlock()
 	if changed {
-		select {
-		case a.node.trigger <- struct{}{}:
-		default:
-		}
+		a.nodeObject.Nudge()
 	}
 }
 

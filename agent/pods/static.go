@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/pods/lifecycle"
+	"github.com/podvine/podvine/agent/pods/nodeclient"
 )
 
 const (
@@ -194,7 +195,7 @@ func (a *Agent) showStatic(ctx context.Context, plan lifecycle.StaticPlan, show 
 		if !slices.Contains(plan.Unmirror, keyOf(m)) {
 			continue
 		}
-		dctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		dctx, cancel := context.WithTimeout(ctx, nodeclient.CallTimeout)
 		err := a.cfg.Client.CoreV1().Pods(m.Namespace).Delete(dctx, m.Name, metav1.DeleteOptions{
 			GracePeriodSeconds: ptr.To(int64(0)), Preconditions: &metav1.Preconditions{UID: &m.UID},
 		})
@@ -211,7 +212,7 @@ func (a *Agent) showStatic(ctx context.Context, plan lifecycle.StaticPlan, show 
 		return nil // the Node's registration asks for another pass
 	}
 	for _, pod := range show {
-		cctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		cctx, cancel := context.WithTimeout(ctx, nodeclient.CallTimeout)
 		_, err := a.cfg.Client.CoreV1().Pods(pod.Namespace).Create(cctx, picture(pod, uid), metav1.CreateOptions{})
 		cancel()
 		if err != nil && !apierrors.IsAlreadyExists(err) {
