@@ -1,13 +1,9 @@
 package agent
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"os"
+	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,160 +15,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	authuser "k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 
-	"github.com/podvine/podvine/agent/control"
 	"github.com/podvine/podvine/agent/control/workloads/job"
-	"github.com/podvine/podvine/agent/phase"
 )
 
 const (
-	hollowNodes = 20
-	// hollowWorkers report pods at the same time.
-	hollowWorkers = 16
-	rolloutPods   = 1_000
-	manyJobs      = 10_000
-	manyObjects   = 10_000
+	// fewNodes carry the workloads whose figures the nodes shall not be in.
+	fewNodes    = 20
+	rolloutPods = 1_000
+	manyJobs    = 10_000
+	manyObjects = 10_000
 	// benchPatience bounds each wait of a benchmark.
 	benchPatience = 15 * time.Minute
 )
-
-// hollow is a cluster with all loops whose nodes only move the statuses of pods, as agents do, through the API.
-type hollow struct {
-	*bindable
-	jobs func() []*batchv1.Job
-	pods corelisters.PodLister
-	// end is how a pod that runs ends; empty is not at all.
-	end func(*v1.Pod) v1.PodPhase
-}
-
-type alwaysAlive struct{}
-
-func (alwaysAlive) Alive(string) (bool, time.Time) { return true, time.Unix(1, 0) }
-
-func newHollow(b *testing.B, end func(*v1.Pod) v1.PodPhase) *hollow {
-	b.Helper()
-	h := &hollow{bindable: newBindable(b, hollowNodes), end: end}
-	as := func(name string) *rest.Config {
-		name, groups := control.User(name)
-		return h.Server.ClientConfig(&authuser.DefaultInfo{Name: name, Groups: groups})
-	}
-	informers := h.Server.Informers()
-	loops, err := control.New(control.Config{
-		ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
-		MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
-		Informers:   informers, Liveness: alwaysAlive{}, CA: func() []byte { return []byte("PEM") }, Sign: h.PKI.SignRequest, ServiceRanges: []string{"10.96.0.0/12"},
-		Binder: batchBinder{h.Server}, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))})
-	h.must(err)
-	pods, jobs := informers.Core().V1().Pods(), informers.Batch().V1().Jobs().Lister()
-	h.pods = pods.Lister()
-	h.jobs = func() []*batchv1.Job {
-		all, err := jobs.List(labels.Everything())
-		h.must(err)
-		return all
-	}
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())
-	_, err = pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) { h.note(queue, object) }, UpdateFunc: func(_, object any) { h.note(queue, object) }})
-	h.must(err)
-	ctx, stop := context.WithCancel(context.Background())
-	informers.Start(ctx.Done())
-	var group sync.WaitGroup
-	group.Go(func() {
-		if err := loops.Run(ctx); !errors.Is(err, context.Canceled) {
-			b.Errorf("loops ended: %v", err)
-		}
-	})
-	for range hollowWorkers {
-		group.Go(func() { h.work(ctx, queue) })
-	}
-	b.Cleanup(func() { stop(); queue.ShutDown(); group.Wait() })
-	return h
-}
-
-// note queues a pod about which its node has something to say.
-func (h *hollow) note(queue workqueue.TypedRateLimitingInterface[string], object any) {
-	pod := object.(*v1.Pod)
-	if pod.Spec.NodeName == "" || pod.DeletionTimestamp == nil && h.next(pod) == "" {
-		return
-	}
-	queue.Add(pod.Namespace + "/" + pod.Name)
-}
-
-// next is the phase that the pod comes to, empty when it stays.
-func (h *hollow) next(pod *v1.Pod) v1.PodPhase {
-	switch {
-	case phase.Ended(pod.Status.Phase):
-		return ""
-	case pod.Status.Phase == v1.PodPending:
-		return v1.PodRunning
-	}
-	return h.end(pod)
-}
-
-func (h *hollow) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string]) {
-	for {
-		key, over := queue.Get()
-		if over {
-			return
-		}
-		if err := h.report(ctx, key); err != nil && ctx.Err() == nil {
-			queue.AddRateLimited(key)
-		} else {
-			queue.Forget(key)
-		}
-		queue.Done(key)
-	}
-}
-
-func (h *hollow) report(ctx context.Context, key string) error {
-	namespace, name, _ := strings.Cut(key, "/")
-	pod, err := h.pods.Pods(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	client := h.admin.CoreV1().Pods(namespace)
-	if pod.DeletionTimestamp != nil {
-		options := metav1.NewDeleteOptions(0)
-		options.Preconditions = metav1.NewUIDPreconditions(string(pod.UID))
-		if err := client.Delete(ctx, name, *options); !apierrors.IsNotFound(err) {
-			return err
-		}
-		return nil
-	}
-	next := h.next(pod)
-	if next == "" {
-		return nil
-	}
-	pod = pod.DeepCopy()
-	pod.Status.Phase = next
-	now, state, ready := metav1.Now(), v1.ContainerState{}, v1.ConditionFalse
-	switch next {
-	case v1.PodRunning:
-		state.Running, ready = &v1.ContainerStateRunning{StartedAt: now}, v1.ConditionTrue
-	case v1.PodFailed:
-		state.Terminated = &v1.ContainerStateTerminated{ExitCode: 1, FinishedAt: now}
-	default:
-		state.Terminated = &v1.ContainerStateTerminated{FinishedAt: now}
-	}
-	pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "c", State: state, Ready: next == v1.PodRunning}}
-	pod.Status.Conditions = append(pod.Status.Conditions[:min(1, len(pod.Status.Conditions))],
-		v1.PodCondition{Type: v1.PodReady, Status: ready, LastTransitionTime: now})
-	_, err = client.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
 
 // until waits for a condition.
 func (h *hollow) until(what string, condition func() (string, bool)) {
@@ -195,14 +50,26 @@ func (h *hollow) until(what string, condition func() (string, bool)) {
 	}
 }
 
-// measured reports how long something took, the CPU of all, clients and hollow nodes included, and the entries in the log for each object.
+// measured reports how long something took, the CPU of all, clients and hollow nodes included, and for each object the entries in the
+// log and the requests of loops and nodes.
 func (h *hollow) measured(b *testing.B, name string, objects int, do func()) {
 	b.Helper()
-	before, used, begun := h.LastIndex(), cpuSeconds(b), time.Now()
+	before, used, asked, begun := h.LastIndex(), cpuSeconds(b), h.requests.Load(), time.Now()
 	do()
 	b.ReportMetric(time.Since(begun).Seconds(), name+"-s")
 	b.ReportMetric(1e6*(cpuSeconds(b)-used)/float64(objects), name+"-cpu-µs/object")
 	b.ReportMetric(float64(h.LastIndex()-before)/float64(objects), name+"-entries/object")
+	b.ReportMetric(float64(h.requests.Load()-asked)/float64(objects), name+"-requests/object")
+}
+
+// memory reports what all of it holds.
+func memory(b *testing.B) {
+	b.Helper()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.HeapAlloc)/(1<<20), "heap-MB")
+	b.ReportMetric(float64(m.StackInuse)/(1<<20), "stacks-MB")
 }
 
 func cpuSeconds(b *testing.B) float64 {
@@ -224,28 +91,13 @@ func benchTemplate(name string, policy v1.RestartPolicy) v1.PodTemplateSpec {
 // BenchmarkRollOut makes a Deployment of a thousand pods, and rolls it to another version.
 func BenchmarkRollOut(b *testing.B) {
 	for range b.N {
-		h := newHollow(b, forEver)
-		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: new(int32(rolloutPods)),
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, Template: benchTemplate("web", v1.RestartPolicyAlways)}}
-		client := h.admin.AppsV1().Deployments("default")
-		done := func() (string, bool) {
-			live, err := client.Get(b.Context(), "web", metav1.GetOptions{})
-			if err != nil {
-				return err.Error(), false
-			}
-			s := live.Status
-			return fmt.Sprintf("%+v", s), s.ObservedGeneration == live.Generation && s.UpdatedReplicas == rolloutPods && s.Replicas == rolloutPods && s.AvailableReplicas == rolloutPods
-		}
-		h.measured(b, "create", rolloutPods, func() {
-			_, err := client.Create(b.Context(), d, metav1.CreateOptions{})
-			h.must(err)
-			h.until("all pods", done)
-		})
+		h := newHollow(b, fewNodes, forEver)
+		h.measured(b, "create", rolloutPods, func() { h.deploy(rolloutPods) })
 		h.measured(b, "roll", rolloutPods, func() {
 			patch := []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"app:v2"}]}}}}`)
-			_, err := client.Patch(b.Context(), "web", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+			_, err := h.admin.AppsV1().Deployments("default").Patch(b.Context(), "web", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 			h.must(err)
-			h.until("the roll-out", done)
+			h.rolledOut(rolloutPods)
 		})
 	}
 }
@@ -255,7 +107,7 @@ func BenchmarkJobs(b *testing.B) {
 	for _, end := range []v1.PodPhase{v1.PodSucceeded, v1.PodFailed} {
 		b.Run(strings.ToLower(string(end)), func(b *testing.B) {
 			for range b.N {
-				h := newHollow(b, func(*v1.Pod) v1.PodPhase { return end })
+				h := newHollow(b, fewNodes, func(*v1.Pod) v1.PodPhase { return end })
 				h.measured(b, "all", manyJobs, func() {
 					h.each(manyJobs, func(i int) error {
 						_, err := h.admin.BatchV1().Jobs("default").Create(b.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("j-", i)},
@@ -265,22 +117,82 @@ func BenchmarkJobs(b *testing.B) {
 					h.until("all to end", func() (string, bool) {
 						over := 0
 						for _, j := range h.jobs() {
-							if job.End(&j.Status) != nil {
+							if ended := job.End(&j.Status); ended != nil {
+								if want := endOf(end); ended.Type != want.Type || ended.Reason != want.Reason {
+									b.Fatalf("job %s ended with %s, %s", j.Name, ended.Type, ended.Reason)
+								}
 								over++
 							}
 						}
 						return fmt.Sprint(over), over == manyJobs
 					})
 				})
+				memory(b)
 			}
 		})
 	}
 }
 
+// endOf is what a job says in the end whose pods all end in the phase.
+func endOf(phase v1.PodPhase) batchv1.JobCondition {
+	if phase == v1.PodFailed {
+		return batchv1.JobCondition{Type: batchv1.JobFailed, Reason: batchv1.JobReasonBackoffLimitExceeded}
+	}
+	return batchv1.JobCondition{Type: batchv1.JobComplete, Reason: batchv1.JobReasonCompletionsReached}
+}
+
+// BenchmarkNodes tells what a hundred to five thousand nodes cost: to register, while nothing happens, and when they get pods.
+func BenchmarkNodes(b *testing.B) {
+	const span, podsMade = 30 * time.Second, 2_000
+	for _, nodes := range []int{100, 1_000, 5_000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
+			for range b.N {
+				used, begun := cpuSeconds(b), time.Now()
+				h := newHollow(b, nodes, forEver)
+				b.ReportMetric(time.Since(begun).Seconds(), "register-s")
+				b.ReportMetric(1e3*(cpuSeconds(b)-used)/float64(nodes), "register-cpu-ms/node")
+				memory(b)
+				before := h.LastIndex()
+				used = cpuSeconds(b)
+				select {
+				case <-b.Context().Done():
+				case <-time.After(span):
+				}
+				b.ReportMetric(100*(cpuSeconds(b)-used)/span.Seconds(), "idle-%core")
+				b.ReportMetric(float64(h.LastIndex()-before), "idle-entries")
+				h.measured(b, "pods", podsMade, func() { h.deploy(podsMade) })
+			}
+		})
+	}
+}
+
+// deploy makes a Deployment of so many pods and waits until all are available.
+func (h *hollow) deploy(pods int32) {
+	h.Helper()
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: new(pods),
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, Template: benchTemplate("web", v1.RestartPolicyAlways)}}
+	_, err := h.admin.AppsV1().Deployments("default").Create(h.Context(), d, metav1.CreateOptions{})
+	h.must(err)
+	h.rolledOut(pods)
+}
+
+// rolledOut waits until all pods of the Deployment are of its newest version, and available.
+func (h *hollow) rolledOut(pods int32) {
+	h.Helper()
+	h.until("the roll-out", func() (string, bool) {
+		live, err := h.admin.AppsV1().Deployments("default").Get(h.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err.Error(), false
+		}
+		s := live.Status
+		return fmt.Sprintf("%+v", s), s.ObservedGeneration == live.Generation && s.UpdatedReplicas == pods && s.Replicas == pods && s.AvailableReplicas == pods
+	})
+}
+
 // BenchmarkNamespace deletes a namespace with ten thousand objects, a tenth of which are pods that run.
 func BenchmarkNamespace(b *testing.B) {
 	for range b.N {
-		h := newHollow(b, forEver)
+		h := newHollow(b, fewNodes, forEver)
 		core := h.admin.CoreV1()
 		_, err := core.Namespaces().Create(b.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "full"}}, metav1.CreateOptions{})
 		h.must(err)
