@@ -48,6 +48,7 @@ func mesh(t *testing.T, network *memnet.Network, n int) []node {
 			if _, err := nodes[i].Join([]string{nodes[0].address.String()}); err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait() // a member refuses the 128th exchange at a time, and on one core the earlier ones are still at work
 		}
 	}
 	// Gossip alone leaves a member in a hundred without one of the others until they next exchange their whole state, which
@@ -56,6 +57,7 @@ func mesh(t *testing.T, network *memnet.Network, n int) []node {
 		if _, err := n.Join([]string{nodes[0].address.String()}); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 	}
 	await(t, time.Minute, "all members to know each other", func() bool {
 		for _, n := range nodes {
