@@ -14,9 +14,9 @@ import (
 const (
 	// heartbeatInterval is how long a follower waits for its leader, and a candidate for votes.
 	heartbeatInterval = 500 * time.Millisecond
-	// commitInterval bounds how late a follower learns what is committed when nothing else is written and its leader cannot
-	// tell it over the store protocol, which it does at once. Each follower gets a message that often.
-	commitInterval = 100 * time.Millisecond
+	// commitInterval is how often, up to half as often, a follower is told what is committed and sent what it lacks when nothing
+	// else is written. What is committed its leader tells it at once over the store protocol; this is for when it cannot.
+	commitInterval = 500 * time.Millisecond
 	// maxAppendEntries bounds the log entries of one disk write and of one message.
 	maxAppendEntries = 256
 	// maxGroupBytes and maxGroupCommands bound one log entry; a single larger command still gets one.

@@ -19,7 +19,7 @@ var (
 // gate is raft's transport with a switch: while it is cut, nothing goes out and every request from a peer is refused, so that
 // the others stop counting on this node.
 //
-// It also notes what peers have of the log, keeps single messages small, and repeats a vote's request on a new connection
+// It also notes what peers have of the log, keeps single messages small and heartbeats few, and repeats a vote's request on a new connection
 // when a pooled one turns out to be dead.
 type gate struct {
 	inner    raft.Transport
@@ -32,6 +32,9 @@ type gate struct {
 	// outside keeps requests for votes in, until a leader speaks to this node. votes counts those that went out.
 	outside atomic.Bool
 	votes   atomic.Int64
+	// noticed is what the leader said last to be committed, nil when none has.
+	noticed atomic.Pointer[commitPoint]
+	pace    *pace
 	done    chan struct{}
 	stop    sync.Once
 
@@ -61,7 +64,7 @@ var (
 )
 
 func newGate(inner raft.Transport) *gate {
-	g := &gate{inner: inner, consumer: make(chan raft.RPC), done: make(chan struct{}), peers: map[string]Progress{}}
+	g := &gate{inner: inner, consumer: make(chan raft.RPC), done: make(chan struct{}), pace: newPace(), peers: map[string]Progress{}}
 	g.preVote, _ = inner.(raft.WithPreVote)
 	go g.pump()
 	return g
@@ -84,8 +87,9 @@ func (g *gate) offer(rpc raft.RPC) {
 		rpc.Respond(nil, err)
 		return
 	}
-	if _, leads := rpc.Command.(*raft.AppendEntriesRequest); leads {
+	if request, leads := rpc.Command.(*raft.AppendEntriesRequest); leads {
 		g.outside.Store(false)
+		g.advance(request)
 	}
 	select {
 	case g.consumer <- rpc:
@@ -104,6 +108,7 @@ func (g *gate) elect() {
 // commit tells raft what its leader says is committed, without waiting for the leader's next message. It is the message
 // that the leader might have sent: raft checks the term, and that its log has the entry.
 func (g *gate) commit(leader string, at commitPoint) {
+	g.noticed.Store(&at)
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: []byte(leader)}
 	answer := make(chan raft.RPCResponse, 1)
 	g.offer(raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
@@ -153,6 +158,9 @@ func (g *gate) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (r
 }
 
 func (g *gate) AppendEntries(id raft.ServerID, to raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
+	if isHeartbeat(a) {
+		g.pace.hold(string(id), g.done)
+	}
 	if err := g.err(); err != nil {
 		return err
 	}

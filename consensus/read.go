@@ -205,6 +205,7 @@ func (r *Replica) verify(round *verifyRound) {
 	}
 	round.revision = r.store.Revision()
 	r.metrics.reads.Inc()
+	defer r.gate.pace.ask()()
 	if err := r.await(r.raft.VerifyLeader()); err != nil {
 		round.err = fmt.Errorf("%w: %w", ErrNotLeader, err)
 		return

@@ -38,6 +38,7 @@ type Network struct {
 	listeners map[address]*Listener
 	conns     map[*conn]struct{}
 	dials     int
+	written   int
 	delay     func() time.Duration
 	writes    sync.WaitGroup
 	closed    bool
@@ -67,6 +68,13 @@ func (n *Network) Dials() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.dials
+}
+
+// Written returns how many writes to connections there were so far.
+func (n *Network) Written() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.written
 }
 
 // Delay makes every write wait for as long as the function says, which may be called from any goroutine.
@@ -253,6 +261,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	c.net.writes.Add(1)
+	c.net.written++
 	defer c.net.writes.Done()
 	delay := c.net.delay
 	c.net.mu.Unlock()
