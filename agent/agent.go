@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
@@ -51,6 +52,10 @@ func (c Config) Preflight() preflight.Options {
 // up, a watch that is made again, or an answer that came too late. What an operator must know, Podvine says itself.
 type quiet struct{ slog.Handler }
 
+// triesAgain is what every writer is told whom another one was faster than. The libraries' loops run at each replica, as they do in each
+// API server of Kubernetes, and try again after it.
+const triesAgain = "the object has been modified; please apply your changes to the latest version and try again"
+
 // Enabled implements slog.Handler.
 func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
 	return q.Handler.Enabled(ctx, quieter(level))
@@ -59,6 +64,15 @@ func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements slog.Handler.
 func (q quiet) Handle(ctx context.Context, record slog.Record) error {
 	record.Level = quieter(record.Level)
+	record.Attrs(func(attr slog.Attr) bool {
+		if attr.Key == "err" && strings.Contains(attr.Value.String(), triesAgain) {
+			record.Level = slog.LevelDebug
+		}
+		return record.Level != slog.LevelDebug
+	})
+	if !q.Handler.Enabled(ctx, record.Level) {
+		return nil
+	}
 	if err := q.Handler.Handle(ctx, record); err != nil {
 		return fmt.Errorf("write log line: %w", err)
 	}
