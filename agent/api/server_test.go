@@ -37,6 +37,8 @@ func TestServer(t *testing.T) {
 	story("encodings", testEncodings)
 	story("paths", testPaths)
 	story("bodies", testBodies)
+	story("forged tokens", testForgedTokens)
+	story("odd requests", testOddRequests)
 	story("apply in several versions", testVersionedApply)
 	story("schemas that explode", testExplodingSchemas)
 	story("idle watches", testIdleWatches)
