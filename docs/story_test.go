@@ -14,8 +14,12 @@ import (
 	"time"
 )
 
-// commandTimeout bounds one command of a page.
-const commandTimeout = 2 * time.Minute
+const (
+	// commandTimeout bounds one command of a page.
+	commandTimeout = 2 * time.Minute
+	// guideIndex lists the pages of the guide.
+	guideIndex = "guide/README.md"
+)
 
 // command is a line that a reader types, and what the page says that it prints.
 type command struct {
@@ -112,7 +116,7 @@ func TestPagesTellTheTruth(t *testing.T) {
 			}
 			folder := t.TempDir()
 			typed := commands(string(content))
-			if len(typed) == 0 && strings.HasPrefix(page, "guide/") {
+			if len(typed) == 0 && page != guideIndex {
 				t.Fatalf("%s has no command that could be tested", page)
 			}
 			environment := environment
@@ -132,6 +136,78 @@ func TestPagesTellTheTruth(t *testing.T) {
 		})
 	}
 }
+
+// TestGuideIndexNamesEveryPage keeps a new page from being found by nobody.
+func TestGuideIndexNamesEveryPage(t *testing.T) {
+	index, err := os.ReadFile(guideIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("guide/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		if page != guideIndex && bytes.Count(index, []byte("]("+filepath.Base(page)+"): ")) != 1 {
+			t.Errorf("%s does not list %s once, with what it is for", guideIndex, page)
+		}
+	}
+}
+
+// TestLinksLeadSomewhere follows every link of a page to a file of the repository, and to the heading in it.
+func TestLinksLeadSomewhere(t *testing.T) {
+	pages := []string{"../README.md"}
+	for _, pattern := range []string{"*.md", "*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	for _, page := range pages {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(string(content), -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			path, heading, _ := strings.Cut(match[1], "#")
+			target := page
+			if path != "" {
+				target = filepath.Join(filepath.Dir(page), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: link to %s: %v", page, match[1], err)
+				continue
+			}
+			if heading != "" && !slices.Contains(headings(t, target), heading) {
+				t.Errorf("%s: link to %s: no such heading", page, match[1])
+			}
+		}
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// headings returns the names by which links reach the headings of a page, as GitHub makes them.
+func headings(t *testing.T, page string) (names []string) {
+	t.Helper()
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(content)) {
+		if title, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
+			name := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(title)), " ", "-")
+			names = append(names, notInHeadings.ReplaceAllString(name, ""))
+		}
+	}
+	return names
+}
+
+var notInHeadings = regexp.MustCompile(`[^\p{L}\p{N}_-]`)
 
 func run(ctx context.Context, folder string, environment []string, line string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
