@@ -156,6 +156,7 @@ func (b *Backend) newResource(config *storagebackend.ConfigForResource, prefix s
 		newFunc: newFunc, newListFunc: newListFunc, attrs: attrs,
 		progress: newBroadcast(), watches: watches{open: map[*watcher]struct{}{}},
 	}
+	r.dispatcher = newDispatcher(r)
 	r.setTransformer(transformer)
 	object := newFunc()
 	_, r.unstructured = object.(runtime.Unstructured)
@@ -202,6 +203,7 @@ type resource struct {
 	sizes       atomic.Bool
 	progress    *broadcast
 	watches     watches
+	dispatcher  *dispatcher
 }
 
 var _ storage.Interface = (*resource)(nil)

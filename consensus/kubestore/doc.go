@@ -12,13 +12,15 @@
 // resources are decoded for each reader, because their codec differs by version.
 //
 // Watch events carry a runtime.CacheableObject, so that an event is encoded once for all who watch in the same format.
+// Watches are found by what they are about: a key, a namespace, the value of a field. Those of other topics do not wake up.
 //
 // Encryption. A resource's transformer works between the bytes of the codec and those of the log; the store, its history
 // and snapshots hold its output only. See package sealing.
 //
 // Without a quorum reads are served from the replica's own copy, but for leases, and the client gets a warning.
 //
-// Concurrency. All methods may be called from any goroutine. Each watch has one goroutine that ends with its context or Stop.
+// Concurrency. All methods may be called from any goroutine. Each watch has one goroutine that ends with its context or Stop,
+// and each resource that is watched has one that hands out its events.
 //
 // Test with `go test ./consensus/kubestore`, which runs the suite that k8s.io/apiserver publishes.
 package kubestore

@@ -109,6 +109,18 @@ func (v *eventView) matches(ctx context.Context, e *store.Entry, pred *storage.S
 	return pred.MatchesObjectAttributes(a.labels, a.fields), nil
 }
 
+// fields returns the fields of the object as it is and as it was, nil for one that is not there.
+func (v *eventView) fields(ctx context.Context) (now, before fields.Set, err error) {
+	v.attrs.Do(func() { v.attrsErr = v.readAttributes(context.WithoutCancel(ctx)) })
+	present := func(e *store.Entry, a *attributes) fields.Set {
+		if e != nil && a.fields == nil {
+			return fields.Set{}
+		}
+		return a.fields
+	}
+	return present(v.ev.Current, &v.now), present(v.ev.Previous, &v.before), v.attrsErr
+}
+
 func (v *eventView) readAttributes(ctx context.Context) error {
 	read := func(e *store.Entry, into *attributes) error {
 		if e == nil {

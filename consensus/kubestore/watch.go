@@ -260,20 +260,19 @@ func (w *watcher) follow(ctx context.Context, revision int64) error {
 	if !w.opts.Predicate.AllowWatchBookmarks && !w.opts.ProgressNotify {
 		tick.Stop()
 	}
+	s := w.r.dispatcher.subscribe(w.r.topicOf(w.key, w.opts.Recursive, &w.opts.Predicate))
+	defer w.r.dispatcher.unsubscribe(s)
+	revision, err := w.catchUp(ctx, revision)
+	if err != nil {
+		return err
+	}
 	for {
 		progress := w.progress()
-		c, err := w.r.b.replica.Store().Changes(w.r.table, revision)
-		if err != nil {
-			return err
-		}
-		if len(c.Events) > 0 {
-			if revision, err = w.sendEvents(ctx, c.Events, revision); err != nil {
+		select {
+		case <-s.ready:
+			if revision, err = w.sendTaken(ctx, s, revision); err != nil {
 				return err
 			}
-			continue
-		}
-		select {
-		case <-c.Changed:
 			continue
 		case <-tick.C:
 			tick.Reset(w.nextBookmark(ctx))
@@ -281,18 +280,41 @@ func (w *watcher) follow(ctx context.Context, revision int64) error {
 		case <-ctx.Done():
 			return errStopped
 		}
-		if c, err = w.r.b.replica.Store().Changes(w.r.table, revision); err != nil {
+		if revision, err = w.sendTaken(ctx, s, revision); err != nil {
 			return err
 		}
-		if len(c.Events) > 0 {
-			if revision, err = w.sendEvents(ctx, c.Events, revision); err != nil {
-				return err
-			}
-		} else {
-			revision = max(c.Revision, revision) // nothing happened to the table up to there
+		if revision, err = w.catchUp(ctx, revision); err != nil {
+			return err
 		}
 		if err := w.bookmark(ctx, revision, false); err != nil {
 			return err
+		}
+	}
+}
+
+// sendTaken sends what the subscription has, and returns the revision up to which nothing is left to send.
+func (w *watcher) sendTaken(ctx context.Context, s *subscription, revision int64) (int64, error) {
+	reached := w.r.dispatcher.reached.Load() // all up to there is in the subscription or has been taken from it
+	t := s.take()
+	if t.lost {
+		return w.catchUp(ctx, max(revision, t.base))
+	}
+	revision, err := w.sendEvents(ctx, t.events, revision)
+	return max(revision, reached), err
+}
+
+// catchUp sends what the history has after revision.
+func (w *watcher) catchUp(ctx context.Context, revision int64) (int64, error) {
+	for {
+		c, err := w.r.b.replica.Store().Changes(w.r.table, revision)
+		if err != nil {
+			return revision, err
+		}
+		if len(c.Events) == 0 {
+			return max(c.Revision, revision), nil // nothing happened to the table up to there
+		}
+		if revision, err = w.sendEvents(ctx, c.Events, revision); err != nil {
+			return revision, err
 		}
 	}
 }
@@ -324,6 +346,9 @@ func (w *watcher) sendEvents(ctx context.Context, events []*store.Event, revisio
 	pred := &w.opts.Predicate
 	everything := pred.Empty()
 	for _, ev := range events {
+		if ev.Revision <= revision {
+			continue // it was read from the history before
+		}
 		revision = ev.Revision
 		if !w.matchesKey(ev.Key()) {
 			continue
