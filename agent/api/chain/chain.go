@@ -13,6 +13,7 @@ package chain
 import (
 	"net/http"
 	"reflect"
+	"slices"
 	"sync/atomic"
 
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
@@ -62,40 +63,104 @@ func (s *starting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.library.ServeHTTP(w, r)
 }
 
-// running is the chain of a server whose paths are all installed. Read it from the end: the last filter is the first.
+// step is a filter by its name.
+type step struct {
+	name string
+	wrap func(http.Handler) http.Handler
+}
+
+// running is the chain of a server whose paths are all installed.
 func running(handler http.Handler, c *genericapiserver.Config, workers *Workers) http.Handler {
-	handler = begun(genericapifilters.WithAuthorization(completed(withLists(handler)), c.Authorization.Authorizer, c.Serializer), "authorization")
-	if c.FlowControl != nil {
+	return through(steps(c, workers), handler)
+}
+
+// through puts the filters in front of handler; a request meets the first one first.
+func through(filters []step, handler http.Handler) http.Handler {
+	for _, s := range slices.Backward(filters) {
+		handler = s.wrap(handler)
+	}
+	return handler
+}
+
+// timed is a filter whose time is recorded.
+func timed(name string, wrap func(http.Handler) http.Handler) step {
+	return step{name, func(handler http.Handler) http.Handler { return begun(wrap(completed(handler)), name) }}
+}
+
+// steps are the filters in the order in which a request meets them.
+func steps(c *genericapiserver.Config, workers *Workers) []step {
+	return slices.Concat(outer(c, workers), []step{
+		timed("authentication", func(handler http.Handler) http.Handler {
+			failed := genericapifilters.WithFailedAuthenticationAudit(genericapifilters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
+			return genericapifilters.WithAuthentication(handler, c.Authentication.Authenticator, completed(failed), c.Authentication.APIAudiences,
+				c.Authentication.RequestHeaderConfig)
+		}),
+		{"trace", func(handler http.Handler) http.Handler { return withTraceContext(handler, c.TracerProvider) }},
+		timed("audit", func(handler http.Handler) http.Handler {
+			return genericapifilters.WithAudit(handler, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
+		}),
+		impersonated(c),
+		admitted(c),
+		timed("authorization", func(handler http.Handler) http.Handler {
+			return genericapifilters.WithAuthorization(handler, c.Authorization.Authorizer, c.Serializer)
+		}),
+		{"lists", withLists},
+	})
+}
+
+// outer are the filters before anybody knows who asks.
+func outer(c *genericapiserver.Config, workers *Workers) []step {
+	filters := []step{
+		{"arrival", func(handler http.Handler) http.Handler { return withArrival(handler, c.RequestInfoResolver) }},
+		{"panic", func(handler http.Handler) http.Handler {
+			return genericfilters.WithPanicRecovery(handler, c.RequestInfoResolver)
+		}},
+	}
+	if c.FeatureGate.Enabled(genericfeatures.APIServingWithRoutine) {
+		filters = append(filters, step{"routine", func(handler http.Handler) http.Handler { return routine.WithRoutine(handler, c.LongRunningFunc) }})
+	}
+	filters = append(filters, step{"log", genericfilters.WithHTTPLogging},
+		step{"hsts", func(handler http.Handler) http.Handler { return genericfilters.WithHSTS(handler, c.HSTSDirectives) }})
+	if c.SecureServing != nil && !c.SecureServing.DisableHTTP2 && c.GoawayChance > 0 {
+		filters = append(filters, step{"goaway", func(handler http.Handler) http.Handler {
+			return genericfilters.WithProbabilisticGoaway(handler, c.GoawayChance)
+		}})
+	}
+	return append(filters,
+		step{"wait group", func(handler http.Handler) http.Handler {
+			return genericfilters.WithWaitGroup(handler, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+		}},
+		step{"deadline", func(handler http.Handler) http.Handler {
+			return genericapifilters.WithRequestDeadline(handler, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+		}},
+		step{"timeout", func(handler http.Handler) http.Handler { return withTimeout(handler, c.LongRunningFunc, workers) }},
+		step{"warnings", genericapifilters.WithWarningRecorder},
+		step{"cors", func(handler http.Handler) http.Handler {
+			return genericfilters.WithCORS(handler, c.CorsAllowedOriginList, nil, nil, nil, "true")
+		}})
+}
+
+func impersonated(c *genericapiserver.Config) step {
+	if c.FeatureGate.Enabled(genericfeatures.ConstrainedImpersonation) {
+		return timed("constrainedimpersonation", func(handler http.Handler) http.Handler {
+			return impersonation.WithConstrainedImpersonation(handler, c.Authorization.Authorizer, c.Serializer)
+		})
+	}
+	return timed("impersonation", func(handler http.Handler) http.Handler {
+		return impersonation.WithImpersonation(handler, c.Authorization.Authorizer, c.Serializer)
+	})
+}
+
+// admitted lets requests in by priority and fairness, or by their number.
+func admitted(c *genericapiserver.Config) step {
+	if c.FlowControl == nil {
+		return step{"limit", func(handler http.Handler) http.Handler {
+			return genericfilters.WithMaxInFlightLimit(handler, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
+		}}
+	}
+	return timed("priorityandfairness", func(handler http.Handler) http.Handler {
 		estimator := flowcontrolrequest.NewWorkEstimator(c.StorageObjectCountTracker.Get, c.FlowControl.GetInterestedWatchCount,
 			flowcontrolrequest.DefaultWorkEstimatorConfig(), c.FlowControl.GetMaxSeats)
-		handler = begun(genericfilters.WithPriorityAndFairness(completed(handler), c.LongRunningFunc, c.FlowControl, estimator,
-			c.RequestTimeout/4), "priorityandfairness")
-	} else {
-		handler = genericfilters.WithMaxInFlightLimit(handler, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
-	}
-	if c.FeatureGate.Enabled(genericfeatures.ConstrainedImpersonation) {
-		handler = begun(impersonation.WithConstrainedImpersonation(completed(handler), c.Authorization.Authorizer, c.Serializer), "constrainedimpersonation")
-	} else {
-		handler = begun(impersonation.WithImpersonation(completed(handler), c.Authorization.Authorizer, c.Serializer), "impersonation")
-	}
-	handler = begun(genericapifilters.WithAudit(completed(handler), c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc), "audit")
-	handler = withTraceContext(handler, c.TracerProvider)
-	failed := genericapifilters.WithFailedAuthenticationAudit(genericapifilters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	handler = begun(genericapifilters.WithAuthentication(completed(handler), c.Authentication.Authenticator, completed(failed),
-		c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig), "authentication")
-	handler = genericfilters.WithCORS(handler, c.CorsAllowedOriginList, nil, nil, nil, "true")
-	handler = genericapifilters.WithWarningRecorder(handler)
-	handler = withTimeout(handler, c.LongRunningFunc, workers)
-	handler = genericapifilters.WithRequestDeadline(handler, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
-	handler = genericfilters.WithWaitGroup(handler, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
-	if c.SecureServing != nil && !c.SecureServing.DisableHTTP2 && c.GoawayChance > 0 {
-		handler = genericfilters.WithProbabilisticGoaway(handler, c.GoawayChance)
-	}
-	handler = genericfilters.WithHSTS(handler, c.HSTSDirectives)
-	handler = genericfilters.WithHTTPLogging(handler)
-	if c.FeatureGate.Enabled(genericfeatures.APIServingWithRoutine) {
-		handler = routine.WithRoutine(handler, c.LongRunningFunc)
-	}
-	handler = genericfilters.WithPanicRecovery(handler, c.RequestInfoResolver)
-	return withArrival(handler, c.RequestInfoResolver)
+		return genericfilters.WithPriorityAndFairness(handler, c.LongRunningFunc, c.FlowControl, estimator, c.RequestTimeout/4)
+	})
 }
