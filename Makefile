@@ -84,7 +84,7 @@ lint: ## run golangci-lint with .golangci.yml
 
 bench: build ## run the benchmarks; docs/performance.md tells how to read them
 	$(TEST_ENV) $(GO) test -p 1 -run '^$$' -bench . -benchmem -timeout 60m ./...
-	cd agent/api/bench && $(GO) run . -rounds 5 && $(GO) run . -rounds 5 -fsync-delay 5ms && $(GO) run . -rounds 5 -voters 3
+	cd agent/api/bench && $(GO) run . -rounds 5 && $(GO) run . -rounds 5 -fsync-delay 5ms && $(GO) run . -rounds 5 -voters 3 && $(GO) run . -rounds 1 -memory
 
 run: build ## start a lab, run the sample application in it and print its address
 	@bin/podvine lab demo

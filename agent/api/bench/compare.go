@@ -70,6 +70,9 @@ func compare(ctx context.Context, s settings) error {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s measured\n", round+1, s.rounds, side.name)
 		}
 	}
+	if s.memory {
+		return nil // printed already
+	}
 	return report(s, all)
 }
 
@@ -118,7 +121,7 @@ func measureOnce(ctx context.Context, s settings, side subject, round int) (resu
 	if err != nil {
 		return nil, err
 	}
-	return measureAll(ctx, s, rest.CopyConfig(config), processes)
+	return measureAll(ctx, s, rest.CopyConfig(config), side.name, processes)
 }
 
 func start(ctx context.Context, name, dir string, voters int) (process, error) {

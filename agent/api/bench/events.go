@@ -78,7 +78,7 @@ func (l *load) watch(ctx context.Context) (seen *atomic.Int64, err error) {
 	}
 	seen = new(atomic.Int64)
 	for i := range watchers {
-		frames, err := openWatch(ctx, l.clients[i%len(l.clients)], now.ResourceVersion)
+		frames, err := openWatch(ctx, l.clients[i%len(l.clients)], now.ResourceVersion, "")
 		if err != nil {
 			return nil, err
 		}
@@ -92,8 +92,8 @@ func (l *load) watch(ctx context.Context) (seen *atomic.Int64, err error) {
 	return seen, nil
 }
 
-func openWatch(ctx context.Context, client kubernetes.Interface, from string) (io.ReadCloser, error) {
-	options := &metav1.ListOptions{Watch: true, ResourceVersion: from}
+func openWatch(ctx context.Context, client kubernetes.Interface, from, selector string) (io.ReadCloser, error) {
+	options := &metav1.ListOptions{Watch: true, ResourceVersion: from, FieldSelector: selector}
 	frames, err := client.CoreV1().RESTClient().Get().Namespace("default").Resource("configmaps").
 		VersionedParams(options, scheme.ParameterCodec).SetHeader("Accept", contentType+";stream=watch").Stream(ctx)
 	return frames, err

@@ -47,11 +47,12 @@ type load struct {
 	processes []process
 	created   atomic.Int64
 	content   string
+	fillTo    int64
 }
 
-func measureAll(ctx context.Context, s settings, config *rest.Config, processes []process) ([]result, error) {
+func measureAll(ctx context.Context, s settings, config *rest.Config, side string, processes []process) ([]result, error) {
 	config.QPS, config.ContentType = -1, contentType
-	l := &load{settings: s, processes: processes, content: strings.Repeat("x", s.bytes)}
+	l := &load{settings: s, processes: processes, content: strings.Repeat("x", s.bytes), fillTo: fillTo}
 	for range s.clients {
 		own := rest.CopyConfig(config)
 		own.Dial = new(net.Dialer).DialContext // a dialler of its own is a connection of its own
@@ -64,6 +65,9 @@ func measureAll(ctx context.Context, s settings, config *rest.Config, processes 
 	// Connections are made before anything is timed.
 	if _, err := l.measure(ctx, "warm up", time.Second, l.get(-1)); err != nil {
 		return nil, err
+	}
+	if s.memory {
+		return nil, l.measureMemory(ctx, side)
 	}
 	var results []result
 	for _, operation := range s.operations {
@@ -104,7 +108,7 @@ func (l *load) operation(name string) call {
 	case "fill":
 		return func(ctx context.Context, client kubernetes.Interface, _ int64) (bool, error) {
 			n := l.created.Add(1) - 1
-			if n >= fillTo {
+			if n >= l.fillTo {
 				l.created.Add(-1)
 				return true, nil
 			}

@@ -3,6 +3,7 @@
 // the product does not depend on etcd.
 //
 //	go run . -rounds 5 -duration 5s [-fsync-delay 5ms] [-voters 3]
+//	go run . -rounds 1 -memory
 //	go run . -rounds 1 -sides podvine -operations create -profile /tmp/profiles
 //
 // Each server is a process of its own (etcd two, and with several voters each voter one), so that its CPU can be told from that of the clients. With
@@ -32,6 +33,8 @@ type settings struct {
 	dir        string
 	operations []string
 	sides      []string
+	// memory asks for what the servers hold instead of what operations cost.
+	memory bool
 	// profile is a folder for profiles of the servers, "" for none.
 	profile string
 }
@@ -51,6 +54,7 @@ func main() {
 	only := flag.String("operations", strings.Join(operations(), ","), "which to measure; those that need objects come after create")
 	sides := flag.String("sides", "podvine,etcd", "whom to measure; the first is compared with the second")
 	flag.StringVar(&s.profile, "profile", "", "folder for a CPU profile of the API server in each measurement; the profile itself costs CPU")
+	flag.BoolVar(&s.memory, "memory", false, "measure what the servers hold with 100,000 objects and 10,000 watches, instead of operations")
 	flag.StringVar(&serve, "serve", "", "internal: be this server")
 	flag.StringVar(&dir, "serve-dir", "", "internal: in this folder")
 	flag.Parse()
