@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -194,11 +195,14 @@ func podNamespaces() []string {
 	return paths
 }
 
-// lateNames hands names on to the netd that is started after the source of names was made, and before it runs.
-type lateNames struct{ client *netd.Client }
+// lateNames hands names on to the netd of now, which is started after the source of names was made, before that runs, and anew whenever
+// the data plane is fed anew. It is safe for concurrent use.
+type lateNames struct{ client atomic.Pointer[netd.Client] }
+
+func (l *lateNames) use(client *netd.Client) { l.client.Store(client) }
 
 // Set implements kube.Names.
-func (l *lateNames) Set(all []dns.Service) { l.client.Set(all) }
+func (l *lateNames) Set(all []dns.Service) { l.client.Load().Set(all) }
 
 // Apply implements kube.Names.
-func (l *lateNames) Apply(update dns.Update) { l.client.Apply(update) }
+func (l *lateNames) Apply(update dns.Update) { l.client.Load().Apply(update) }

@@ -252,7 +252,7 @@ func (n *node) openDataplane(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.network, n.names = newPodNetwork(), &lateNames{}
+	n.network, n.names = newPodNetwork(), new(lateNames)
 	n.proxy, err = services.Open(services.Config{
 		CgroupPath: unified, BPFFSDir: bpffsDir, NAT: []netip.Addr{n.address}, Netns: podNamespaces, Logger: n.log.With("part", "services"),
 		Metrics: n.proxyMetrics,
@@ -346,7 +346,8 @@ func (n *node) run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	ended := make(chan struct{})
-	go func() {
+	var parting sync.WaitGroup
+	parting.Go(func() {
 		select {
 		case <-asked.Done():
 			n.lease.part()
@@ -354,7 +355,7 @@ func (n *node) run(ctx context.Context) error {
 			stop(context.Cause(asked))
 		case <-ended:
 		}
-	}()
+	})
 	group, ctx := errgroup.WithContext(ctx)
 	for name, part := range parts {
 		group.Go(func() error {
@@ -366,6 +367,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	err := group.Wait()
 	close(ended)
+	parting.Wait() // it needs the replica, which close ends
 	if cause := context.Cause(ctx); startsAnew(cause) {
 		err = cause
 	}
@@ -424,7 +426,7 @@ func (n *node) feedDataplane(ctx context.Context) error {
 			n.log.Warn("let go of netd", "error", err)
 		}
 	}()
-	n.names.client = dns
+	n.names.use(dns)
 	link, err := tunnel.Open(ctx, tunnel.Config{
 		Dir: n.dir.join("tunnel"), BPFFSDir: bpffsDir, Userspace: dns, SetMTU: network.SetMTU, Logger: n.log.With("part", "tunnel"),
 	})

@@ -195,9 +195,7 @@ func (w *watcher) fail(ctx context.Context, err error) {
 		status = apierrors.NewInternalError(err)
 	}
 	s := status.Status()
-	if err := w.send(ctx, watch.Event{Type: watch.Error, Object: &s}); err != nil {
-		return
-	}
+	_ = w.send(ctx, watch.Event{Type: watch.Error, Object: &s}) // it fails where nobody listens any more
 }
 
 func (w *watcher) matchesKey(key string) bool {
