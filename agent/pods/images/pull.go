@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/podvine/podvine/agent/pods/runtime"
 )
@@ -156,13 +157,27 @@ func (s *Store) fly(ctx context.Context, wanted order) error {
 			return ctx.Err()
 		}
 	}
-	var errs error
-	for _, c := range wanted.tries {
-		if errs = s.pull(ctx, wanted, c); errs == nil || errors.Is(errs, ErrStalled) {
-			return errs
+	return eachCredential(wanted.tries, func(c Credential) error { return s.pull(ctx, wanted, c) })
+}
+
+// eachCredential pulls with one after the other until one does, or tells why each failed, in one line: which of them the registry should
+// have taken is for the user to see. A registry that sends nothing does so to everybody.
+func eachCredential(tries []Credential, pull func(Credential) error) error {
+	var errs []error
+	for _, c := range tries {
+		err := pull(c)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		if errors.Is(err, ErrStalled) {
+			break
 		}
 	}
-	return errs
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return utilerrors.NewAggregate(errs)
 }
 
 // enter finds a registry's places, which are forgotten with their last user.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/netutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -61,8 +62,13 @@ const (
 	// that never begin.
 	streamIdleTimeout   = 4 * time.Hour
 	streamCreateTimeout = 30 * time.Second
-	readHeaderTimeout   = 30 * time.Second
-	closeTimeout        = time.Second
+	// readHeaderTimeout bounds a TLS handshake, too, idleTimeout the wait for the next request; it is kubelet's.
+	readHeaderTimeout = 30 * time.Second
+	idleTimeout       = 90 * time.Second
+	closeTimeout      = time.Second
+	// maxConnections bounds those that are open, streams among them; more wait in the kernel's queue. Nobody is known before a
+	// connection is there, so that anyone may hold one for a while.
+	maxConnections = 4096
 )
 
 // Server is the node's HTTP API.
@@ -71,20 +77,23 @@ type Server struct {
 	node Node
 	sec  Security
 	log  *slog.Logger
+	// maxConns is maxConnections, but in tests.
+	maxConns int
 }
 
 // New makes a Server for the node of that name.
 func New(name string, node Node, sec Security, log *slog.Logger) *Server {
-	return &Server{name: name, node: node, sec: sec, log: log}
+	return &Server{name: name, node: node, sec: sec, log: log, maxConns: maxConnections}
 }
 
 // Serve answers on ln until ctx ends. Streams that are open then are closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: readHeaderTimeout, TLSConfig: s.sec.TLS,
+		Handler: s.Handler(), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, TLSConfig: s.sec.TLS,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
+	ln = netutil.LimitListener(ln, s.maxConns)
 	errc := make(chan error, 1)
 	go func() {
 		if s.sec.TLS != nil {

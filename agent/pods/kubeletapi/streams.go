@@ -1,7 +1,6 @@
 package kubeletapi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -112,27 +111,6 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	}
 	portforward.ServePortForward(w, r, session{s.node, target(r)}, r.PathValue("pod"), r.PathValue("uid"), o,
 		streamIdleTimeout, streamCreateTimeout, portforward.SupportedProtocols)
-}
-
-// run executes a command without streams and answers with its output.
-func (s *Server) run(w http.ResponseWriter, r *http.Request) {
-	command := r.URL.Query()["command"]
-	if len(command) == 0 {
-		command = strings.Fields(r.URL.Query().Get("cmd"))
-	}
-	var out bytes.Buffer
-	code, err := s.node.Exec(r.Context(), target(r), command, Streams{Stdout: &out, Stderr: &out})
-	if err != nil {
-		s.fail(w, err)
-		return
-	}
-	if code != 0 {
-		w.WriteHeader(http.StatusInternalServerError)
-		fmt.Fprintf(&out, "command terminated with exit code %d", code)
-	}
-	if _, err := w.Write(out.Bytes()); err != nil {
-		s.log.Debug("answer node API request", "err", err)
-	}
 }
 
 // metrics answers in Prometheus' text format what resource pipelines read.

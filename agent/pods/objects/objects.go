@@ -73,7 +73,11 @@ type Cache struct {
 	watches map[Ref]*watched
 	users   map[types.UID][]Ref
 	// away is until when the API counts as one that does not answer.
-	away time.Time
+	away   time.Time
+	closed bool
+
+	// running are the watches' goroutines; none begins once closed.
+	running sync.WaitGroup
 }
 
 type watched struct {
@@ -88,10 +92,13 @@ func New(client kubernetes.Interface, v *vault.Vault, log *slog.Logger, changed 
 	return &Cache{client: client, vault: v, log: log, changed: changed, watches: map[Ref]*watched{}, users: map[types.UID][]Ref{}}
 }
 
-// Track watches exactly refs for a pod, until the next call for it.
+// Track watches exactly refs for a pod, until the next call for it. A closed Cache watches nothing.
 func (c *Cache) Track(uid types.UID, refs []Ref) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
 	keep := map[Ref]bool{}
 	for _, r := range refs {
 		keep[r] = true
@@ -99,7 +106,7 @@ func (c *Cache) Track(uid types.UID, refs []Ref) {
 		if w == nil {
 			w = &watched{users: map[types.UID]bool{}, stop: make(chan struct{})}
 			c.watches[r] = w
-			go c.watch(r, w)
+			c.running.Go(func() { c.watch(r, w) })
 		}
 		w.users[uid] = true
 	}
@@ -122,14 +129,16 @@ func (c *Cache) Track(uid types.UID, refs []Ref) {
 	}
 }
 
-// Close ends all watches.
+// Close ends all watches, and returns when nothing is stored or announced any more.
 func (c *Cache) Close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.closed = true
 	for r, w := range c.watches {
 		close(w.stop)
 		delete(c.watches, r)
 	}
+	c.mu.Unlock()
+	c.running.Wait()
 }
 
 func (c *Cache) watch(r Ref, w *watched) {
