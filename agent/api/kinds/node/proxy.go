@@ -3,23 +3,20 @@ package node
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"path"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/kinds/proxying"
 )
 
 // proxyREST is nodes/proxy: it passes requests on to the node's kubelet API, or to another port of the node. The
@@ -36,9 +33,7 @@ func (r *proxyREST) New() runtime.Object { return &corev1.NodeProxyOptions{} }
 func (r *proxyREST) Destroy() {}
 
 // ConnectMethods implements rest.Connecter.
-func (r *proxyREST) ConnectMethods() []string {
-	return []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions}
-}
+func (r *proxyREST) ConnectMethods() []string { return proxying.Methods() }
 
 // NewConnectOptions implements rest.Connecter: the path below the resource goes into the options' path.
 func (r *proxyREST) NewConnectOptions() (runtime.Object, bool, string) {
@@ -55,18 +50,7 @@ func (r *proxyREST) Connect(ctx context.Context, id string, options runtime.Obje
 	if err != nil {
 		return nil, err
 	}
-	location.Path = joinPath(opts.Path)
-	handler := proxy.NewUpgradeAwareHandler(location, transport, true, false, proxy.NewErrorResponder(responder))
-	return handler, nil
-}
-
-// joinPath makes the absolute path of a request, with its trailing slash kept.
-func joinPath(p string) string {
-	joined := path.Join("/", p)
-	if strings.HasSuffix(p, "/") && !strings.HasSuffix(joined, "/") {
-		joined += "/"
-	}
-	return joined
+	return proxying.Handler(location, opts.Path, transport, responder), nil
 }
 
 func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, http.RoundTripper, error) {
@@ -81,22 +65,13 @@ func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, http.Rou
 	if err != nil {
 		return nil, nil, err
 	}
-	if port == "" || port == connection.URL.Port() {
+	if port == "" || port == connection.URL.Port() { // the kubelet's own, wherever it is: its certificate is verified
 		location := *connection.URL
 		return &location, connection.Transport, nil
 	}
 	host := connection.URL.Hostname()
-	if ip := net.ParseIP(host); ip != nil && !ip.IsGlobalUnicast() {
-		return nil, nil, apierrors.NewBadRequest("address not allowed")
+	if err := proxying.CheckHost(ctx, host); err != nil {
+		return nil, nil, err
 	}
-	return &url.URL{Scheme: cmp.Or(scheme, "http"), Host: net.JoinHostPort(host, port)}, otherPortTransport(), nil
-}
-
-// otherPortTransport reaches what a node serves beside its kubelet API. As in Kubernetes nobody vouches for the
-// certificate of such a port, so it is not verified.
-func otherPortTransport() http.RoundTripper {
-	return &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-	}
+	return &url.URL{Scheme: cmp.Or(scheme, "http"), Host: net.JoinHostPort(host, port)}, proxying.Transport, nil
 }

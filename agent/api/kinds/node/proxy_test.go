@@ -38,6 +38,7 @@ func (r responder) Error(err error)            { r.t.Errorf("proxy: %v", err) }
 func TestProxyLocation(t *testing.T) {
 	k := known{&url.URL{Scheme: "https", Host: "192.0.2.7:10250"}}
 	loopback := known{&url.URL{Scheme: "https", Host: "127.0.0.1:10250"}}
+	named := known{&url.URL{Scheme: "https", Host: "localhost:10250"}}
 	cases := []struct {
 		nodes    known
 		id, want string
@@ -49,6 +50,7 @@ func TestProxyLocation(t *testing.T) {
 		{k, "h2", "NotFound"},
 		{k, "ftp:h1:21", "BadRequest"},
 		{loopback, "h1", "https://127.0.0.1:10250"},
+		{named, "h1:22", "BadRequest"},
 		{loopback, "h1:22", "BadRequest"},
 	}
 	for _, c := range cases {

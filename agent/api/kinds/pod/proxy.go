@@ -2,38 +2,24 @@ package pod
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"github.com/podvine/podvine/agent/api/kinds/proxying"
 )
 
 // proxyREST is pods/proxy: it passes requests on to a port of a pod. The identifier is NAME, NAME:PORT or
 // SCHEME:NAME:PORT; without a port it is the first one that a container declares.
-type proxyREST struct {
-	pods      rest.Getter
-	transport http.RoundTripper
-}
-
-// newProxyREST makes the storage with a transport of its own. Nobody vouches for what a pod serves, so that its
-// certificate is not verified, as in Kubernetes.
-func newProxyREST(pods rest.Getter) *proxyREST {
-	return &proxyREST{pods: pods, transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-	}}
-}
+type proxyREST struct{ pods rest.Getter }
 
 // New implements rest.Storage.
 func (r *proxyREST) New() runtime.Object { return &corev1.PodProxyOptions{} }
@@ -47,9 +33,7 @@ func (r *proxyREST) NewConnectOptions() (runtime.Object, bool, string) {
 }
 
 // ConnectMethods implements rest.Connecter.
-func (r *proxyREST) ConnectMethods() []string {
-	return []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions}
-}
+func (r *proxyREST) ConnectMethods() []string { return proxying.Methods() }
 
 // Connect implements rest.Connecter.
 func (r *proxyREST) Connect(ctx context.Context, id string, options runtime.Object, responder rest.Responder) (http.Handler, error) {
@@ -61,11 +45,7 @@ func (r *proxyREST) Connect(ctx context.Context, id string, options runtime.Obje
 	if err != nil {
 		return nil, err
 	}
-	location.Path = path.Join("/", opts.Path)
-	if strings.HasSuffix(opts.Path, "/") && location.Path != "/" {
-		location.Path += "/"
-	}
-	return proxy.NewUpgradeAwareHandler(location, r.transport, true, false, proxy.NewErrorResponder(responder)), nil
+	return proxying.Handler(location, opts.Path, proxying.Transport, responder), nil
 }
 
 func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, error) {
@@ -78,8 +58,8 @@ func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, error) {
 		return nil, err
 	}
 	ip := net.ParseIP(p.Status.PodIP)
-	if ip == nil || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast() {
-		return nil, apierrors.NewBadRequest("address not allowed")
+	if err := proxying.Check(ip); err != nil {
+		return nil, err
 	}
 	if port == "" {
 		port = firstPort(p)

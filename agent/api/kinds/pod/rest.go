@@ -29,7 +29,7 @@ func extend(guard DisruptionGuard) func(kinds.Env, *genericregistry.Store, *gene
 		storage["pods/exec"] = &execREST{reach}
 		storage["pods/attach"] = &attachREST{reach}
 		storage["pods/portforward"] = &portForwardREST{reach}
-		storage["pods/proxy"] = newProxyREST(store)
+		storage["pods/proxy"] = &proxyREST{store}
 		return nil
 	}
 }

@@ -3,15 +3,12 @@ package service
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -21,13 +18,13 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/util/proxy"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/utils/ptr"
 
 	"github.com/podvine/podvine/agent/api/kinds"
+	"github.com/podvine/podvine/agent/api/kinds/proxying"
 )
 
 // proxyREST is services/proxy: it passes requests on to a ready endpoint of a service. The identifier is NAME,
@@ -44,12 +41,7 @@ func newProxyREST(env kinds.Env, services rest.Getter) (*proxyREST, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Nobody vouches for the certificates of what runs in pods, so they are not verified, as in Kubernetes.
-	transport := &http.Transport{
-		MaxIdleConnsPerHost: -1,
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-	}
-	return &proxyREST{services: services, slices: slices, transport: transport}, nil
+	return &proxyREST{services: services, slices: slices, transport: proxying.Transport}, nil
 }
 
 // New implements rest.Storage.
@@ -59,9 +51,7 @@ func (r *proxyREST) New() runtime.Object { return &corev1.ServiceProxyOptions{} 
 func (r *proxyREST) Destroy() {}
 
 // ConnectMethods implements rest.Connecter.
-func (r *proxyREST) ConnectMethods() []string {
-	return []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions}
-}
+func (r *proxyREST) ConnectMethods() []string { return proxying.Methods() }
 
 // NewConnectOptions implements rest.Connecter: the path below the resource goes into the options' path.
 func (r *proxyREST) NewConnectOptions() (runtime.Object, bool, string) {
@@ -78,11 +68,7 @@ func (r *proxyREST) Connect(ctx context.Context, id string, options runtime.Obje
 	if err != nil {
 		return nil, err
 	}
-	location.Path = path.Join("/", opts.Path)
-	if strings.HasSuffix(opts.Path, "/") && !strings.HasSuffix(location.Path, "/") {
-		location.Path += "/"
-	}
-	return proxy.NewUpgradeAwareHandler(location, r.transport, true, false, proxy.NewErrorResponder(responder)), nil
+	return proxying.Handler(location, opts.Path, r.transport, responder), nil
 }
 
 func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, error) {
@@ -111,10 +97,12 @@ func (r *proxyREST) location(ctx context.Context, id string) (*url.URL, error) {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", id))
 	}
 	chosen := candidates[rand.IntN(len(candidates))]
-	if host, _, err := net.SplitHostPort(chosen); err == nil {
-		if ip := net.ParseIP(host); ip == nil || !ip.IsGlobalUnicast() {
-			return nil, apierrors.NewBadRequest("address not allowed")
-		}
+	host, _, err := net.SplitHostPort(chosen)
+	if err != nil {
+		return nil, fmt.Errorf("read the endpoint %q: %w", chosen, err)
+	}
+	if err := proxying.Check(net.ParseIP(host)); err != nil {
+		return nil, err
 	}
 	return &url.URL{Scheme: cmp.Or(scheme, "http"), Host: chosen}, nil
 }
