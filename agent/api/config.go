@@ -132,6 +132,8 @@ type Security struct {
 	Admission admission.Interface
 	// Start is called once by Run, before requests are served; what it starts ends with its context. It may be nil.
 	Start func(ctx context.Context) error
+	// Wait returns when what Start started has ended; it is called after Start, also when that failed. It may be nil.
+	Wait func()
 	// Tokens is the sub-resource serviceaccounts/token; nil leaves it out.
 	Tokens registryrest.Storage
 	// Routes are further handlers outside of /api and /apis by their path ("/openid/v1/jwks"); they are authorized as

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -91,23 +92,21 @@ func New(config Config) (*Server, error) {
 // Run serves until the context ends, then drains requests and returns. Every goroutine ends with the context too.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.workers.Close()
+	var group sync.WaitGroup
+	defer group.Wait()
+	if s.security.Wait != nil {
+		defer s.security.Wait()
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer cancel() // before all that is waited for
 	if s.security.Start != nil {
 		if err := s.security.Start(ctx); err != nil {
 			return fmt.Errorf("start security: %w", err)
 		}
 	}
-	go wait.UntilWithContext(ctx, func(context.Context) { s.mapper.Reset() }, mapperPeriod)
-	told := make(chan struct{})
-	go func() {
-		defer close(told)
-		s.discovered.run(ctx)
-	}()
-	err := s.run(ctx)
-	cancel()
-	<-told
-	return err
+	group.Go(func() { wait.UntilWithContext(ctx, func(context.Context) { s.mapper.Reset() }, mapperPeriod) })
+	group.Go(func() { s.discovered.run(ctx) })
+	return s.run(ctx)
 }
 
 // ClientConfig returns the configuration of a client whose requests go to the handler chain directly, as that user:

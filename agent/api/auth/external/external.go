@@ -6,7 +6,8 @@
 // effect and looks for changes every few seconds. A changed file that is bad, or whose issuers cannot be reached, is logged
 // once and changes nothing.
 //
-// Ownership: the files are the administrator's. What Start starts ends with its context.
+// Ownership: the files are the administrator's. What Start starts ends with its context; [External.Wait] waits
+// for that.
 //
 // Concurrency: [External.Tokens] and what [External.Authorization] returns may be used from any goroutine, also while files
 // change.
@@ -102,6 +103,14 @@ func (e *External) Start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Wait returns when no file is looked at any more. It is called after the context of Start has ended, also when Start failed.
+func (e *External) Wait() {
+	for _, f := range []*file[authenticator.Token]{e.authentication, e.tokens, e.webhook} {
+		f.following.Wait()
+	}
+	e.authorization.following.Wait()
 }
 
 // Tokens check bearer tokens by the files; before Start they know none.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -31,6 +32,9 @@ type file[T any] struct {
 	applied   [sha256.Size]byte
 	complaint string
 	end       context.CancelFunc
+
+	// following is the goroutine that looks for changes.
+	following sync.WaitGroup
 }
 
 func newFile[T any](path string, config Config, build func(context.Context, []byte, bool) (T, error)) *file[T] {
@@ -72,7 +76,7 @@ func (f *file[T]) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apply %s: %w", f.path, err)
 	}
-	go f.follow(ctx)
+	f.following.Go(func() { f.follow(ctx) })
 	return nil
 }
 

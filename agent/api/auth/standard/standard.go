@@ -115,6 +115,7 @@ func (c Config) Security(access api.Access) (api.Security, error) {
 		Authenticator: request, Audiences: audiences, RequestHeader: proxies.all, ClientCA: proxies.all.CAContentProvider,
 		Authorizer: decides, RuleResolver: resolves, Admission: chain,
 		Start:  func(ctx context.Context) error { return errors.Join(files.Start(ctx), chain.Start(ctx)) },
+		Wait:   files.Wait,
 		Tokens: tokens.NewREST(issuer),
 		Routes: map[string]http.Handler{
 			tokens.ConfigurationPath: http.HandlerFunc(discovery.ServeConfiguration),
