@@ -10,11 +10,16 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/podvine/podvine/agent/accept"
 )
 
 const (
 	// maxCarried bounds the clients' connections that an edge carries at a time; more are closed at once.
 	maxCarried = 4096
+	// maxServed bounds the connections that a replica serves itself or has carried, at a time. Each agent and each client keeps a few, with
+	// all its watches on them: this is for more than a thousand nodes all of whose clients come to one replica.
+	maxServed = 4 * maxCarried
 	// maxClientAddressBytes bounds the line before a carried connection that says who the client is.
 	maxClientAddressBytes = 64
 	// carryDialTimeout bounds how long a client waits for a replica that serves it, carryDialPause is between two tries.
@@ -73,18 +78,12 @@ func (c *carrier) run(ctx context.Context) error {
 	defer group.Wait()
 	slots := make(chan struct{}, maxCarried)
 	for {
-		client, err := c.listener.Accept()
+		client, err := accept.Next(ctx.Done(), c.listener, func(err error) { c.log.Warn("accept a client", "error", err) })
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			c.log.Warn("accept a client", "error", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
+			return fmt.Errorf("serve the API port: %w", err)
 		}
 		select {
 		case slots <- struct{}{}:
@@ -149,19 +148,24 @@ func pipe(to, from net.Conn) {
 	_ = errors.Join(err, to.Close(), from.Close()) // either end hung up, which is how connections end
 }
 
-// joinedListener accepts from several listeners.
+// joinedListener accepts from several listeners. Its connections have a place each, from when they come in until they are closed: while
+// one is prepared, which may take as long as another replica serves it, and while it is served.
 type joinedListener struct {
 	net.Listener // the first, for its address
 	conns        chan net.Conn
+	places       chan struct{}
+	log          *slog.Logger
 	done         chan struct{}
 
 	mu  sync.Mutex
 	all []net.Listener // nil once closed
 }
 
-// joinListeners accepts what is prepared of a listener, and of those that are added.
-func joinListeners(first net.Listener, prepare func(net.Conn) (net.Conn, error)) *joinedListener {
-	j := &joinedListener{Listener: first, all: []net.Listener{first}, conns: make(chan net.Conn), done: make(chan struct{})}
+// joinListeners accepts what is prepared of a listener, and of those that are added, up to so many at a time; more are closed at once.
+func joinListeners(first net.Listener, prepare func(net.Conn) (net.Conn, error), places int, log *slog.Logger) *joinedListener {
+	j := &joinedListener{
+		Listener: first, all: []net.Listener{first}, conns: make(chan net.Conn), places: make(chan struct{}, places), log: log, done: make(chan struct{}),
+	}
 	go j.pump(first, prepare)
 	return j
 }
@@ -178,33 +182,52 @@ func (j *joinedListener) add(from net.Listener, prepare func(net.Conn) (net.Conn
 	go j.pump(from, prepare)
 }
 
+// pump ends with its listener.
 func (j *joinedListener) pump(from net.Listener, prepare func(net.Conn) (net.Conn, error)) {
+	full := false
 	for {
-		conn, err := from.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		conn, err := accept.Next(j.done, from, func(err error) { j.log.Warn("accept a client", "error", err) })
+		if err != nil {
 			return
 		}
-		if err != nil {
-			select {
-			case <-j.done:
-				return
-			case <-time.After(100 * time.Millisecond):
+		select {
+		case j.places <- struct{}{}:
+			full = false
+			go j.serve(&placedConn{Conn: conn, free: sync.OnceFunc(func() { <-j.places })}, prepare)
+		default:
+			_ = conn.Close() // it finds another replica, or comes again
+			if !full {
+				j.log.Warn("turn clients away: this replica has as many as it may", "clients", cap(j.places))
 			}
-			continue
+			full = true
 		}
-		go func() {
-			prepared, err := prepare(conn)
-			if err != nil {
-				_ = conn.Close() // an edge that has hung up, or a client that was served elsewhere
-				return
-			}
-			select {
-			case j.conns <- prepared:
-			case <-j.done:
-				_ = prepared.Close() // the server ends
-			}
-		}()
 	}
+}
+
+// serve prepares a connection and hands it to who accepts.
+func (j *joinedListener) serve(conn *placedConn, prepare func(net.Conn) (net.Conn, error)) {
+	prepared, err := prepare(conn)
+	if err != nil {
+		_ = conn.Close() // an edge that has hung up, or a client that was served elsewhere
+		return
+	}
+	select {
+	case j.conns <- prepared:
+	case <-j.done:
+		_ = prepared.Close() // the server ends
+	}
+}
+
+// placedConn frees its place when it is closed.
+type placedConn struct {
+	net.Conn
+	free func()
+}
+
+// Close implements net.Conn.
+func (c *placedConn) Close() error {
+	defer c.free()
+	return c.Conn.Close()
 }
 
 // Accept implements net.Listener.

@@ -65,7 +65,7 @@ func greet(listener net.Listener) {
 // connection ends.
 func TestEdgeCarriesClientsToALiveReplica(t *testing.T) {
 	direct, carried, front := loopbackListener(t), loopbackListener(t), loopbackListener(t)
-	served := joinListeners(direct, func(conn net.Conn) (net.Conn, error) { return conn, nil })
+	served := joinListeners(direct, func(conn net.Conn) (net.Conn, error) { return conn, nil }, maxServed, slog.New(slog.DiscardHandler))
 	served.add(carried, acceptCarried)
 	greet(served)
 	defer served.Close()
@@ -117,7 +117,7 @@ func TestEdgeCarriesClientsToALiveReplica(t *testing.T) {
 // once it is ready.
 func TestUnreadyReplicaServesNobodyItself(t *testing.T) {
 	other, carried, own := loopbackListener(t), loopbackListener(t), loopbackListener(t)
-	ready := joinListeners(other, func(conn net.Conn) (net.Conn, error) { return conn, nil })
+	ready := joinListeners(other, func(conn net.Conn) (net.Conn, error) { return conn, nil }, maxServed, slog.New(slog.DiscardHandler))
 	ready.add(carried, acceptCarried)
 	defer ready.Close()
 	greet(ready)
@@ -137,7 +137,7 @@ func TestUnreadyReplicaServesNobodyItself(t *testing.T) {
 		}
 		return conn, err
 	})
-	served := joinListeners(own, gate.admit)
+	served := joinListeners(own, gate.admit, maxServed, slog.New(slog.DiscardHandler))
 	defer served.Close()
 	connect := func() (*net.TCPConn, *bufio.Reader) {
 		client, err := net.Dial("tcp", own.Addr().String())
@@ -227,5 +227,44 @@ func TestStrangeBeginningsAreNotCarried(t *testing.T) {
 	}
 	if err := writeClientAddress(io.Discard, netip.MustParseAddrPort("[2001:db8:1234:5678:9abc:def0:1234:5678]:65535")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A replica turns clients away when it has as many as it may, and has room again when one of them goes.
+func TestReplicaTurnsClientsAway(t *testing.T) {
+	own := loopbackListener(t)
+	served := joinListeners(own, func(conn net.Conn) (net.Conn, error) { return conn, nil }, 1, slog.New(slog.DiscardHandler))
+	defer served.Close()
+	greet(served)
+	connect := func() (net.Conn, error) {
+		client, err := net.Dial("tcp", own.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = bufio.NewReader(client).ReadString('\n')
+		return client, err
+	}
+	first, err := connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := connect()
+	if err == nil {
+		t.Error("a second client is served")
+	}
+	_, _ = first.Close(), second.Close()
+	// The server has to notice that the first has gone.
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		third, err := connect()
+		_ = third.Close()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("there is no room after all have gone: %v", err)
+		}
 	}
 }

@@ -86,7 +86,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	n.openAPIGate()
-	n.listener = joinListeners(listener, n.gate.admit)
+	n.listener = joinListeners(listener, n.gate.admit, maxServed, n.log.With("part", "api"))
 	address := netip.AddrPortFrom(n.address, n.config.APIPort)
 	n.connector = newNodeConnector(n.nodeLister, n.keys.Cluster().Pool, n.keys.KubeletClient().TLS)
 	n.api, err = api.New(api.Config{

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/podvine/podvine/agent/accept"
 	"github.com/podvine/podvine/agent/pki"
 )
 
@@ -156,18 +157,9 @@ func (n *Network) Run(ctx context.Context) error {
 	defer group.Wait()
 	slots := make(chan struct{}, maxHandshakes)
 	for {
-		conn, err := n.config.Listener.Accept()
+		conn, err := accept.Next(ctx.Done(), n.config.Listener, func(err error) { n.config.Log.Warn("accept a peer", "error", err) })
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			n.config.Log.Warn("accept a peer", "error", err)
-			select { // out of file descriptors, most likely: others may close some
-			case <-ctx.Done():
-				return nil
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
+			return nil //nolint:nilerr // ctx has ended, or Close was called
 		}
 		slots <- struct{}{}
 		group.Go(func() {
