@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -35,6 +36,29 @@ func TestEndedPodsTakeNoPlace(t *testing.T) {
 	a.workers["second"] = newWorker(a, podRecord{Pod: named("second")})
 	if a.admit(named("new")) == nil {
 		t.Error("a third pod was let in where two fit")
+	}
+}
+
+// What others were given counts, until they end or the API has forgotten them.
+func TestPodsTakeWhatTheyAskFor(t *testing.T) {
+	a := &Agent{cfg: Config{MaxPods: 9}, workers: map[types.UID]*worker{}}
+	a.node.alloc = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}
+	asks := func(uid, cpu string) *corev1.Pod {
+		pod := named(uid)
+		pod.Spec.Containers = []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}}}}
+		return pod
+	}
+	first := newWorker(a, podRecord{Pod: asks("first", "1500m")})
+	a.workers["first"] = first
+	if why := a.admit(asks("second", "600m")); why == nil || why.Reason != "OutOfcpu" {
+		t.Errorf("more than is left: %+v", why)
+	}
+	if why := a.admit(asks("third", "500m")); why != nil {
+		t.Errorf("as much as is left: %+v", why)
+	}
+	first.deleted()
+	if why := a.admit(asks("second", "600m")); why != nil {
+		t.Errorf("after the API has forgotten the first: %+v", why)
 	}
 }
 

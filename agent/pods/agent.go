@@ -345,6 +345,9 @@ func (a *Agent) podChanged(o any) {
 		return
 	}
 	rec := podRecord{Pod: pod, StartTime: time.Now(), Rejected: a.admit(pod)}
+	if why := rec.Rejected; why != nil {
+		a.event(pod, "", corev1.EventTypeWarning, why.Reason, strings.TrimPrefix(why.Message, lifecycle.RejectedPrefix))
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ctx.Err() == nil {
@@ -380,6 +383,10 @@ func (w *worker) deleted() {
 	w.rec.Reported = w.rec.Status.DeepCopy()
 	w.mu.Unlock()
 	w.nudge()
+	// The scheduler counts on its room from now on.
+	if w.agent.ledger.drop(w.uid) {
+		w.agent.retryResizes()
+	}
 }
 
 func (a *Agent) savePod(w *worker) error {
@@ -466,11 +473,14 @@ func (a *Agent) admit(pod *corev1.Pod) *lifecycle.Rejection {
 		}
 	}
 	if n >= a.cfg.MaxPods {
-		return &lifecycle.Rejection{Reason: "OutOfpods", Message: fmt.Sprintf("Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", n, a.cfg.MaxPods)}
+		return &lifecycle.Rejection{Reason: "OutOfpods", Message: fmt.Sprintf(lifecycle.RejectedPrefix+"Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", n, a.cfg.MaxPods)}
+	}
+	if why := lifecycle.AdmitSize(pod, a.ledger.room(pod.UID, a.allocatable())); why != nil {
+		return why
 	}
 	for k, v := range pod.Spec.NodeSelector {
 		if have, ok := a.node.label(k); ok && have != v {
-			return &lifecycle.Rejection{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+			return &lifecycle.Rejection{Reason: "NodeAffinity", Message: lifecycle.RejectedPrefix + "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 		}
 	}
 	return nil

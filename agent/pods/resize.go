@@ -32,10 +32,14 @@ func (l *ledger) note(uid types.UID, has corev1.ResourceList) {
 	l.given[uid] = has
 }
 
-// reserve gives a pod as much as it wants, or says why not.
-func (l *ledger) reserve(uid types.UID, want, allocatable corev1.ResourceList) lifecycle.Verdict {
+// room is what is left for a pod.
+func (l *ledger) room(uid types.UID, allocatable corev1.ResourceList) lifecycle.Room {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.roomLocked(uid, allocatable)
+}
+
+func (l *ledger) roomLocked(uid types.UID, allocatable corev1.ResourceList) lifecycle.Room {
 	others := corev1.ResourceList{}
 	for other, has := range l.given {
 		if other == uid {
@@ -47,7 +51,14 @@ func (l *ledger) reserve(uid types.UID, want, allocatable corev1.ResourceList) l
 			others[name] = sum
 		}
 	}
-	v := lifecycle.Fits(want, lifecycle.Room{Allocatable: allocatable, Others: others})
+	return lifecycle.Room{Allocatable: allocatable, Others: others}
+}
+
+// reserve gives a pod as much as it wants, or says why not.
+func (l *ledger) reserve(uid types.UID, want, allocatable corev1.ResourceList) lifecycle.Verdict {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := lifecycle.Fits(want, l.roomLocked(uid, allocatable))
 	if v.Reason == "" {
 		given := maps.Clone(l.given)
 		if given == nil {

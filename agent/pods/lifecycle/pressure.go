@@ -282,5 +282,5 @@ func AdmitUnder(p Pressure, pod *corev1.Pod) *Rejection {
 	if len(why) == 0 {
 		return nil
 	}
-	return &Rejection{"Evicted", fmt.Sprintf("Pod was rejected: The node had condition: %v. ", why)}
+	return &Rejection{"Evicted", fmt.Sprintf(RejectedPrefix+"The node had condition: %v. ", why)}
 }

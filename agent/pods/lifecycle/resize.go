@@ -46,6 +46,28 @@ func Fits(want corev1.ResourceList, room Room) Verdict {
 	return Verdict{}
 }
 
+// AdmitSize refuses a pod that asks for more than the node has left, whoever put it here: the scheduler may have been told too much, or
+// not been asked. Of what the node has none known, and critical pods, it lets in. It is pure.
+func AdmitSize(pod *corev1.Pod, room Room) *Rejection {
+	if Critical(pod) {
+		return nil
+	}
+	want := Requests(pod)
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		asked, has, taken := want[name], room.Allocatable[name], room.Others[name]
+		if asked.IsZero() || has.IsZero() {
+			continue
+		}
+		free := has.DeepCopy()
+		free.Sub(taken)
+		if asked.Cmp(free) > 0 {
+			return &Rejection{"OutOf" + string(name), fmt.Sprintf("%sNode didn't have enough resource: %s, requested: %s, used: %s, capacity: %s", RejectedPrefix,
+				name, amount(name, asked), amount(name, taken), amount(name, has))}
+		}
+	}
+	return nil
+}
+
 // amount is a quantity as such messages have it: milli-CPUs, or bytes.
 func amount(name corev1.ResourceName, q resource.Quantity) string {
 	if name == corev1.ResourceCPU {
@@ -58,7 +80,7 @@ func amount(name corev1.ResourceName, q resource.Quantity) string {
 // init containers need before them, with overhead. It is pure.
 func Requests(pod *corev1.Pod) corev1.ResourceList {
 	out := corev1.ResourceList{}
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 		var sum, sidecars, peak resource.Quantity
 		for i := range pod.Spec.InitContainers {
 			c := &pod.Spec.InitContainers[i]

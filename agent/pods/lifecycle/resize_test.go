@@ -108,3 +108,39 @@ func TestRequestsCoverEveryMoment(t *testing.T) {
 		}
 	})
 }
+
+func TestAdmitSize(t *testing.T) {
+	list := func(cpu, memory, disk string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory), corev1.ResourceEphemeralStorage: resource.MustParse(disk)}
+	}
+	room := Room{Allocatable: list("2", "1Gi", "10Gi"), Others: list("1500m", "512Mi", "9Gi")}
+	asks := func(cpu, memory, disk string) *corev1.Pod {
+		return sizedPod(corev1.ResourceRequirements{Requests: list(cpu, memory, disk)})
+	}
+	critical := asks("1", "0", "0")
+	critical.Spec.PriorityClassName, critical.Spec.Priority = "system-node-critical", new(int32(2000001000))
+	for _, c := range []struct {
+		name string
+		pod  *corev1.Pod
+		room Room
+		want Rejection
+	}{
+		{"fits to the last", asks("500m", "512Mi", "1Gi"), room, Rejection{}},
+		{"CPU", asks("501m", "0", "0"), room, Rejection{"OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"}},
+		{"memory", asks("0", "1Gi", "0"), room, Rejection{"OutOfmemory", "Pod was rejected: Node didn't have enough resource: memory, requested: 1073741824, used: 536870912, capacity: 1073741824"}},
+		{"disk", asks("0", "0", "2Gi"), room, Rejection{"OutOfephemeral-storage", "Pod was rejected: Node didn't have enough resource: ephemeral-storage, requested: 2147483648, used: 9663676416, capacity: 10737418240"}},
+		{"asks for nothing on a full node", asks("0", "0", "0"), Room{Allocatable: list("2", "1Gi", "1Gi"), Others: list("3", "2Gi", "2Gi")}, Rejection{}},
+		{"what the node has is not known", asks("64", "1Ti", "1Ti"), Room{}, Rejection{}},
+		{"critical", critical, room, Rejection{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got Rejection
+			if why := AdmitSize(c.pod, c.room); why != nil {
+				got = *why
+			}
+			if got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}

@@ -137,6 +137,9 @@ type View struct {
 // Rejection is why a node does not run a pod.
 type Rejection struct{ Reason, Message string }
 
+// RejectedPrefix begins the message of a pod that the node did not let in.
+const RejectedPrefix = "Pod was rejected: "
+
 // Kind of an action.
 type Kind string
 
