@@ -17,7 +17,8 @@ import (
 
 // Limits of the loop.
 const (
-	// JoinedMinutes is how long a node counts as one that joined: long enough for some hundred pods, one at a time.
+	// JoinedMinutes is how long a node counts as one that joined: long enough for some hundred pods, one at a time. It gets pods of nodes
+	// that are older than it is.
 	JoinedMinutes = 60
 	// pauseSeconds is between two evictions: what was evicted is to run elsewhere first.
 	pauseSeconds = 5
@@ -50,8 +51,8 @@ type Plan struct {
 }
 
 // Decide finds pods that the scheduler would now put onto a node that joined. Those of a replica set that is not whole, or has no
-// second pod, stay, as do those with data on their node. A move takes a pod from a node with at least two more pods, and at least one
-// more of the same set, than where it goes: so moves come to an end. Pure.
+// second pod, stay, as do those with data on their node. A move takes a pod from an older node with at least two more pods, and at least
+// one more of the same set, than where it goes: so moves come to an end. Pure.
 func Decide(view View, now time.Time, rng *rand.Rand) Plan {
 	joined := map[string]bool{}
 	for _, n := range view.Nodes {
@@ -59,7 +60,7 @@ func Decide(view View, now time.Time, rng *rand.Rand) Plan {
 			joined[n.Name] = true
 		}
 	}
-	if len(joined) == 0 || len(joined) == len(view.Nodes) {
+	if len(joined) == 0 {
 		return Plan{}
 	}
 	plan := Plan{Again: pauseSeconds * time.Second}
@@ -74,7 +75,7 @@ func Decide(view View, now time.Time, rng *rand.Rand) Plan {
 	tried := 0
 	for _, pod := range c.fromFullest(view.Pods) {
 		set := sets[controller(pod)]
-		if joined[pod.Spec.NodeName] || set == nil || !whole(set) || !movable(pod) || !c.couldImprove(pod, joined) {
+		if set == nil || !whole(set) || !movable(pod) || !c.couldImprove(pod, joined) {
 			continue
 		}
 		if tried++; tried > maxTried {
@@ -129,12 +130,14 @@ type cluster struct {
 	// pods and mates count pods by node, and by node and set.
 	pods  map[string]int
 	mates map[string]map[types.UID]int
+	// made is when each node was.
+	made map[string]time.Time
 }
 
 func newCluster(view View) *cluster {
-	c := &cluster{view: view, pods: map[string]int{}, mates: map[string]map[types.UID]int{}}
+	c := &cluster{view: view, pods: map[string]int{}, mates: map[string]map[types.UID]int{}, made: map[string]time.Time{}}
 	for _, n := range view.Nodes {
-		c.mates[n.Name] = map[types.UID]int{}
+		c.mates[n.Name], c.made[n.Name] = map[types.UID]int{}, n.CreationTimestamp.Time
 	}
 	for _, p := range view.Pods {
 		if !placed(p) {
@@ -187,7 +190,7 @@ func (c *cluster) couldImprove(pod *v1.Pod, joined map[string]bool) bool {
 
 func (c *cluster) improves(pod *v1.Pod, to string) bool {
 	from, set := pod.Spec.NodeName, controller(pod)
-	return c.pods[from] >= c.pods[to]+2 && c.mates[from][set] > c.mates[to][set]
+	return c.made[from].Before(c.made[to]) && c.pods[from] >= c.pods[to]+2 && c.mates[from][set] > c.mates[to][set]
 }
 
 // place asks the scheduler where the pod would go if it were made anew.

@@ -62,7 +62,9 @@ func TestDecide(t *testing.T) {
 	}{
 		{name: "a node that joined gets its part", view: world(pair(joined), crowded), moves: true, again: true},
 		{name: "one that has been there gets nothing", view: world(pair(old), crowded)},
-		{name: "all are new", view: world([]*v1.Node{node("a", joined), node("b", joined)}, crowded)},
+		{name: "all came at the same time", view: world([]*v1.Node{node("a", joined), node("b", joined)}, crowded), again: true},
+		{name: "a young cluster, and one that is younger", view: world([]*v1.Node{node("a", 2*joined), node("b", joined)}, crowded), moves: true, again: true},
+		{name: "nothing goes back to what was there before", view: world([]*v1.Node{node("a", joined), node("b", 2*joined)}, crowded), again: true},
 		{name: "even already", view: world(pair(joined), map[string][]string{"web": {"a", "b"}}), again: true},
 		{name: "one each of two: a move helps nobody", view: world(pair(joined), map[string][]string{"x": {"a"}, "y": {"a"}}), again: true},
 		{name: "a pair on one node", view: world(pair(joined), map[string][]string{"web": {"a", "a"}}), moves: true, again: true},
@@ -102,10 +104,11 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestMovesEnd: whatever is where, moves go from old nodes to ones that joined, narrow what they compare, and come to an end.
+// TestMovesEnd: whatever is where, moves go from older nodes to younger ones, narrow what they compare, and come to an end.
 func TestMovesEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		nodes, names := []*v1.Node{node("j0", time.Minute), node("j1", time.Minute)}[:rapid.IntRange(1, 2).Draw(t, "joined")], []string{}
+		nodes, names := []*v1.Node{node("j0", 2*time.Minute), node("j1", time.Minute)}[:rapid.IntRange(1, 2).Draw(t, "joined")], []string{}
+		youngest := nodes[len(nodes)-1].Name
 		for i := range rapid.IntRange(1, 4).Draw(t, "old") {
 			nodes = append(nodes, node(fmt.Sprint("old", i), time.Hour*48))
 		}
@@ -126,8 +129,8 @@ func TestMovesEnd(t *testing.T) {
 			pod := plan.Candidates[0]
 			c := newCluster(view)
 			to := c.place(pod, rng)
-			if pod.Spec.NodeName[0] == 'j' {
-				t.Fatalf("%s leaves %s, which joined", pod.Name, pod.Spec.NodeName)
+			if pod.Spec.NodeName == youngest {
+				t.Fatalf("%s leaves %s, the youngest", pod.Name, pod.Spec.NodeName)
 			}
 			if len(sets[string(controller(pod))]) < 2 {
 				t.Fatalf("%s is the only one of its set", pod.Name)
