@@ -37,6 +37,8 @@ const (
 	// hollowWorkers report pods at the same time, hollowPods is how many a node takes.
 	hollowWorkers = 16
 	hollowPods    = 110
+	// hollowJoins is how many nodes register at the same time: machines join one after the other.
+	hollowJoins = 16
 )
 
 // hollow is a cluster with all loops whose nodes are the API's side of real ones: each has an identity of its own, registers, watches
@@ -85,7 +87,7 @@ func newHollow(b *testing.B, nodes int, end func(*v1.Pod) v1.PodPhase) *hollow {
 		Binder: batchBinder{h.Server}, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))})
 	h.must(err)
 	h.pods = informers.Core().V1().Pods().Lister()
-	jobs, known := informers.Batch().V1().Jobs().Lister(), informers.Core().V1().Nodes().Lister()
+	jobs := informers.Batch().V1().Jobs().Lister()
 	h.jobs = func() []*batchv1.Job {
 		all, err := jobs.List(labels.Everything())
 		h.must(err)
@@ -102,21 +104,43 @@ func newHollow(b *testing.B, nodes int, end func(*v1.Pod) v1.PodPhase) *hollow {
 		h.group.Go(func() { h.work(ctx) })
 	}
 	b.Cleanup(func() { stop(); h.queue.ShutDown(); h.group.Wait() })
-	for i := range nodes {
-		h.startNode(ctx, i)
-	}
-	h.until("the nodes", func() (string, bool) {
-		all, err := known.List(labels.Everything())
-		h.must(err)
-		ready := 0
-		for _, n := range all {
-			if len(n.Spec.Taints) == 0 && slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue }) {
-				ready++
+	h.joinAll(ctx, nodes)
+	return h
+}
+
+// joinAll starts so many nodes, and returns when all are ready.
+func (h *hollow) joinAll(ctx context.Context, nodes int) {
+	h.Helper()
+	informer := h.Server.Informers().Core().V1().Nodes()
+	turns, ready := make(chan struct{}, hollowJoins), map[string]bool{}
+	all := make(chan struct{})
+	seen := func(o any) { // one at a time
+		n := o.(*v1.Node)
+		if !ready[n.Name] && len(n.Spec.Taints) == 0 && slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue }) {
+			ready[n.Name] = true
+			<-turns
+			if len(ready) == nodes {
+				close(all)
 			}
 		}
-		return fmt.Sprintf("%d of %d are ready", ready, len(all)), ready == nodes
-	})
-	return h
+	}
+	registration, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: seen, UpdateFunc: func(_, o any) { seen(o) }})
+	h.must(err)
+	late := time.After(benchPatience)
+	for i := range nodes {
+		select {
+		case turns <- struct{}{}:
+			h.startNode(ctx, i)
+		case <-late:
+			h.Fatalf("of %d nodes number %d could not join in %v", nodes, i, benchPatience)
+		}
+	}
+	select {
+	case <-all:
+	case <-late:
+		h.Fatalf("not all of %d nodes were ready after %v", nodes, benchPatience)
+	}
+	h.must(informer.Informer().RemoveEventHandler(registration))
 }
 
 // as is a client's configuration whose requests are counted.

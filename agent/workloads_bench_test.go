@@ -62,6 +62,19 @@ func (h *hollow) measured(b *testing.B, name string, objects int, do func()) {
 	b.ReportMetric(float64(h.requests.Load()-asked)/float64(objects), name+"-requests/object")
 }
 
+// settle waits until nothing is written any more.
+func (h *hollow) settle() {
+	h.Helper()
+	const still = 5 * time.Second
+	last, since := h.LastIndex(), time.Now()
+	h.until("the log to stand still", func() (string, bool) {
+		if now := h.LastIndex(); now != last {
+			last, since = now, time.Now()
+		}
+		return fmt.Sprint(last), time.Since(since) > still
+	})
+}
+
 // memory reports what all of it holds.
 func memory(b *testing.B) {
 	b.Helper()
@@ -152,6 +165,7 @@ func BenchmarkNodes(b *testing.B) {
 				b.ReportMetric(time.Since(begun).Seconds(), "register-s")
 				b.ReportMetric(1e3*(cpuSeconds(b)-used)/float64(nodes), "register-cpu-ms/node")
 				memory(b)
+				h.settle()
 				before := h.LastIndex()
 				used = cpuSeconds(b)
 				select {
