@@ -38,7 +38,7 @@ const (
 	hollowWorkers = 16
 	hollowPods    = 110
 	// hollowJoins is how many nodes register at the same time: machines join one after the other.
-	hollowJoins = 16
+	hollowJoins = 64
 )
 
 // hollow is a cluster with all loops whose nodes are the API's side of real ones: each has an identity of its own, registers, watches

@@ -64,6 +64,15 @@ func (n *Node) Run(ctx context.Context) {
 		controller.Run(ctx.Done())
 	}()
 	defer func() { <-heard }()
+	// Of a Node that is not there yet nothing is heard: without this it would be made after the delay of a retry.
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		if cache.WaitForCacheSync(ctx.Done(), controller.HasSynced) {
+			n.Nudge()
+		}
+	}()
+	defer func() { <-synced }()
 	tick := time.NewTicker(checkPeriod)
 	defer tick.Stop()
 	retry := time.NewTimer(0)
