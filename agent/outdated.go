@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// outdatedInterval is how often a member that no replica serves looks whether that is because of its certificates.
+	// outdatedInterval is how often a member that no replica serves looks whether that is because of its certificates, outdatedFirst
+	// when it does so after its start.
 	outdatedInterval = 30 * time.Second
+	outdatedFirst    = 5 * time.Second
 	// outdatedTimeout bounds each question.
 	outdatedTimeout = 3 * time.Second
 )
@@ -19,14 +21,13 @@ const (
 // runOutdated tells the operator when this member's certificates count no more because the CA was rotated while it was away. Nobody can
 // prove that to it, so it does nothing else about it.
 func (n *node) runOutdated(ctx context.Context) error {
-	ticker := time.NewTicker(outdatedInterval)
-	defer ticker.Stop()
-	said := false
-	for {
+	timer := time.NewTimer(outdatedFirst)
+	defer timer.Stop()
+	for said := false; ; timer.Reset(outdatedInterval) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		outdated := !n.served(ctx) && n.outdated(ctx)
 		if outdated && !said {

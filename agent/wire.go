@@ -218,6 +218,9 @@ func (n *node) openKeys(context.Context) (err error) {
 		return leads
 	}
 	n.keys, err = pki.Open(config)
+	if errors.Is(err, pki.ErrRanOut) {
+		return fmt.Errorf("%w: if the clock is right, it was off for too long: run `podvine agent reset --yes` on it and join it again", err)
+	}
 	return err
 }
 

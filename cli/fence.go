@@ -22,8 +22,9 @@ func newFenceCommand(streams Streams) *cobra.Command {
 		Use:   "fence NODE",
 		Short: "Declare that a dead node runs nothing any more, so that its StatefulSet pods are replaced",
 		Long: `Pods with an identity of their own are replaced only when the old ones are known gone, and of a dead node nobody knows.
-With this command you vouch for it: switch the machine off, or cut it from the network and the storage, first. All its pods are
-removed from the cluster, and none is placed there until --lift. It sets the taint node.kubernetes.io/out-of-service.`,
+With this command you vouch for it: switch the machine off, or cut it from the network and the storage, first, and do not let it start
+where it reaches no member: it would start its pods after 30 s. All its pods are removed from the cluster, and none is placed there until
+--lift. It sets the taint node.kubernetes.io/out-of-service.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			said, err := fence(command.Context(), args[0], lift)

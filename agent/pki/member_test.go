@@ -238,7 +238,8 @@ func TestAnEdgeStartsWithoutAReplica(t *testing.T) {
 			Now:  func() time.Time { return time.Now().Add(c.later) },
 			Sign: func([]byte) ([]byte, error) { return nil, errors.New("nobody is there") },
 		}
-		if _, err := Open(config); (err == nil) != c.starts {
+		_, err := Open(config)
+		if (err == nil) != c.starts || errors.Is(err, ErrRanOut) != (name == "run out") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -124,12 +124,31 @@ func Open(config Config) (*PKI, error) {
 		p.leaves[spec.name] = l
 	}
 	if _, err := p.Renew(now); err != nil {
+		if at, out := p.ranOut(now); out {
+			return nil, fmt.Errorf("%w on %s: %w", ErrRanOut, at.UTC().Format(time.RFC3339), err)
+		}
 		if !p.goesWithout(now) {
 			return nil, err
 		}
 		config.Log.Warn("start with the certificate of before; the next renewal is tried in a moment", "error", err)
 	}
 	return p, nil
+}
+
+// ErrRanOut says that the certificate by which replicas know this node ran out, and that none has renewed it.
+var ErrRanOut = errors.New("this node's certificate ran out")
+
+// ranOut tells whether the certificate of a node for which a replica signs has run out, and when.
+func (p *PKI) ranOut(now time.Time) (at time.Time, out bool) {
+	if p.config.Sign == nil {
+		return at, false
+	}
+	for _, spec := range p.specs() {
+		if cert := p.leaves[spec.name].cert; cert != nil && !now.Before(cert.NotAfter) {
+			return cert.NotAfter, true
+		}
+	}
+	return at, false
 }
 
 // goesWithout tells whether a node for which a replica signs has a certificate that is good for a while: it must start when there
