@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,8 +24,12 @@ import (
 	"github.com/podvine/podvine/consensus/quorum"
 )
 
-// joinTimeout bounds the work of one join.
-const joinTimeout = 8 * time.Second
+const (
+	// joinTimeout bounds the work of one join.
+	joinTimeout = 8 * time.Second
+	// claimTries bounds how often a join is decided anew because the Node object of its name changes.
+	claimTries = 5
+)
 
 // publicRoutes are what a machine without credentials may ask.
 func (n *node) publicRoutes() map[string]http.Handler {
@@ -79,14 +84,8 @@ func (n *node) join(ctx context.Context, r *http.Request) (*join.Response, error
 		return nil, &join.Refusal{Code: http.StatusBadRequest, Message: fmt.Sprintf("read the request: %v", err)}
 	}
 	client := n.client(authuser.APIServerUser, authuser.SystemPrivilegedGroup)
-	view, err := n.joinView(ctx, client, request)
+	view, err := n.admit(ctx, client, request)
 	if err != nil {
-		return nil, err
-	}
-	if refusal := join.Decide(view, request); refusal != nil {
-		return nil, refusal
-	}
-	if err := claimName(ctx, client, request, view); err != nil {
 		return nil, err
 	}
 	if old := view.Holder; old != nil && old.ID != "" && old.ID != request.NodeID {
@@ -101,9 +100,33 @@ func (n *node) join(ctx context.Context, r *http.Request) (*join.Response, error
 	return response, err
 }
 
+// admit decides on the machine and gives it its name. It decides again when the Node object of that name has changed
+// meanwhile: its node may have come back.
+func (n *node) admit(ctx context.Context, client kubernetes.Interface, request join.Request) (view join.View, err error) {
+	for range claimTries {
+		var holder *corev1.Node
+		if view, holder, err = n.joinView(ctx, client, request); err != nil {
+			return view, err
+		}
+		if refusal := join.Decide(view, request); refusal != nil {
+			return view, refusal
+		}
+		if err = claimName(ctx, client, request, holder); !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+			return view, err
+		}
+	}
+	return view, &join.Refusal{Code: http.StatusConflict, Message: fmt.Sprintf("others change node %s all the time: %v", request.NodeName, err)}
+}
+
 // joinView reads what the decision needs, from the API and not from a cache: a token may have been made a moment ago.
-func (n *node) joinView(ctx context.Context, client kubernetes.Interface, request join.Request) (join.View, error) {
-	view := join.View{Version: version.Version, Now: time.Now(), Named: n.directory.name(request.NodeID)}
+// It returns the Node object that has the name, too.
+func (n *node) joinView(ctx context.Context, client kubernetes.Interface, request join.Request) (join.View, *corev1.Node, error) {
+	view := join.View{Version: version.Version, Now: time.Now(), Named: n.directory.name(request.NodeID), Unfit: n.keys.CheckNode(identityOf(request))}
+	for id, member := range n.directory.all() {
+		if id != request.NodeID && answers(member) && member.Address.Addr() == request.Address {
+			view.AddressHolder = cmp.Or(n.directory.name(id), id)
+		}
+	}
 	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, join.SecretName(request.TokenID), metav1.GetOptions{})
 	switch {
 	case err == nil:
@@ -111,60 +134,48 @@ func (n *node) joinView(ctx context.Context, client kubernetes.Interface, reques
 			view.Grant = &grant
 		}
 	case !apierrors.IsNotFound(err) && !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err):
-		return join.View{}, fmt.Errorf("look for the token: %w", err)
+		return join.View{}, nil, fmt.Errorf("look for the token: %w", err)
 	}
 	holder, err := client.CoreV1().Nodes().Get(ctx, request.NodeName, metav1.GetOptions{})
-	switch {
-	case err == nil:
-		alive, _ := n.directory.Alive(request.NodeName)
-		view.Holder = &join.Holder{ID: holder.Annotations[NodeIDAnnotation], Alive: alive, ResourceVersion: holder.ResourceVersion}
-	case !apierrors.IsNotFound(err):
-		return join.View{}, fmt.Errorf("look for the node: %w", err)
+	if apierrors.IsNotFound(err) {
+		return view, nil, nil
 	}
-	return view, nil
+	if err != nil {
+		return join.View{}, nil, fmt.Errorf("look for the node: %w", err)
+	}
+	alive, _ := n.directory.Alive(request.NodeName)
+	view.Holder = &join.Holder{ID: holder.Annotations[NodeIDAnnotation], Alive: alive}
+	return view, holder, nil
 }
 
-// claimName makes the Node object, or takes over that of a node that is gone. Of two machines that want a name at a time,
-// the API lets one have it.
-func claimName(ctx context.Context, client kubernetes.Interface, request join.Request, view join.View) error {
+// claimName makes the Node object, or takes over that of a node that is gone, as it was when that was decided. Of two
+// machines that want a name at a time, the API lets one have it.
+func claimName(ctx context.Context, client kubernetes.Interface, request join.Request, holder *corev1.Node) error {
 	nodes := client.CoreV1().Nodes()
-	taken := &join.Refusal{Code: http.StatusConflict, Message: fmt.Sprintf("another machine has just taken the name %s: choose another with --node-name", request.NodeName)}
-	if view.Holder == nil {
+	if holder == nil {
 		_, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name: request.NodeName, Annotations: map[string]string{NodeIDAnnotation: request.NodeID},
 		}}, metav1.CreateOptions{})
-		switch {
-		case apierrors.IsAlreadyExists(err):
-			return taken
-		case apierrors.IsInvalid(err):
+		if apierrors.IsInvalid(err) {
 			return &join.Refusal{Code: http.StatusUnprocessableEntity, Message: err.Error()}
 		}
 		return err
 	}
-	node, err := nodes.Get(ctx, request.NodeName, metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	if node.ResourceVersion != view.Holder.ResourceVersion && node.Annotations[NodeIDAnnotation] != view.Holder.ID {
-		return taken
-	}
-	if node.Annotations == nil {
-		node.Annotations = map[string]string{}
-	}
-	node.Annotations[NodeIDAnnotation] = request.NodeID
-	if _, err := nodes.Update(ctx, node, metav1.UpdateOptions{}); apierrors.IsConflict(err) {
-		return taken
-	} else if err != nil {
+	metav1.SetMetaDataAnnotation(&holder.ObjectMeta, NodeIDAnnotation, request.NodeID)
+	if _, err := nodes.Update(ctx, holder, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("take over node %s: %w", request.NodeName, err)
 	}
 	return nil
 }
 
+// identityOf is what the machine's certificate would say.
+func identityOf(request join.Request) pki.NodeIdentity {
+	return pki.NodeIdentity{Name: request.NodeName, ID: request.NodeID, IPs: []net.IP{request.Address.AsSlice()}}
+}
+
 // welcome is what the new member gets.
 func (n *node) welcome(request join.Request, now time.Time) (*join.Response, error) {
-	certificate, err := n.keys.SignNode(pki.NodeIdentity{
-		Name: request.NodeName, ID: request.NodeID, IPs: []net.IP{request.Address.AsSlice()},
-	}, []byte(request.CertificateRequest), now)
+	certificate, err := n.keys.SignNode(identityOf(request), []byte(request.CertificateRequest), now)
 	if err != nil {
 		return nil, &join.Refusal{Code: http.StatusBadRequest, Message: err.Error()}
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/podvine/podvine/agent/pki"
 	"github.com/podvine/podvine/gossip"
 )
 
@@ -88,7 +89,7 @@ func (n *node) openAccess(ctx context.Context) error {
 	own := netip.AddrPortFrom(n.address, n.config.APIPort)
 	n.access = newAccessTransport(func() *http.Transport {
 		config := verifying(n.keys.Cluster().Pool)
-		config.ServerName = "kubernetes.default.svc"
+		config.ServerName = pki.APIServerName
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.keys.Peer().TLS() }
 		return utilnet.SetTransportDefaults(&http.Transport{
 			TLSClientConfig: config, TLSHandshakeTimeout: edgeHandshakeTimeout,

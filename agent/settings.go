@@ -145,6 +145,15 @@ func (s Settings) checkRanges(fault func(name, format string, args ...any)) {
 	}
 }
 
+// ranges are the addresses of pods and services.
+func (s Settings) ranges() []netip.Prefix {
+	var all []netip.Prefix
+	for _, text := range slices.Concat(s.PodRanges, s.ServiceRanges) {
+		all = append(all, netip.MustParsePrefix(text)) // Config.Validate has seen the ranges
+	}
+	return all
+}
+
 func (s Settings) equal(other Settings) bool {
 	return !slices.ContainsFunc(settingsTable(), func(one setting) bool { return one.get(s) != one.get(other) })
 }

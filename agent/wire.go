@@ -205,7 +205,8 @@ func (n *node) openKeys(context.Context) (err error) {
 	config := pki.Config{
 		Dir: n.dir.join("pki"), NodeName: n.dir.NodeName, NodeID: n.dir.NodeID, NodeIPs: []net.IP{n.address.AsSlice()},
 		ServiceIP: n.settings.serviceAddress(apiServiceOffset).AsSlice(), ClusterDomain: n.settings.ClusterDomain,
-		Log: n.log.With("part", "pki"),
+		Ranges: n.settings.ranges(),
+		Log:    n.log.With("part", "pki"),
 	}
 	if n.dir.Edge {
 		config.Sign = n.sign

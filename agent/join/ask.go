@@ -15,13 +15,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/podvine/podvine/agent/pki"
 )
 
 const (
 	// defaultPort is where a peer's API is when its address names no port.
 	defaultPort = "6443"
-	// certifiedName is in the certificate of every replica's API, and in no other.
-	certifiedName = "kubernetes.default.svc"
 	// maxAuthorities bounds what is read of a bundle that a stranger offers.
 	maxAuthorities = 4
 	askTimeout     = 10 * time.Second
@@ -122,7 +122,7 @@ func ask(ctx context.Context, peer string, token Token, request Request) (*Respo
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
 	// Whatever the address: a replica's API alone has a certificate for this name.
-	answer, _, err := exchange(ctx, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: certifiedName}, "https://"+withPort(peer)+Path, body)
+	answer, _, err := exchange(ctx, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: pki.APIServerName}, "https://"+withPort(peer)+Path, body)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -61,6 +62,8 @@ func TestDecide(t *testing.T) {
 		{name: "the name of a living node", view: func(v *join.View) { v.Holder = &join.Holder{ID: "other", Alive: true} }, code: 409, reason: "a living node has the name a"},
 		{name: "the name of a dead node", view: func(v *join.View) { v.Holder = &join.Holder{ID: "other"} }},
 		{name: "its own name", view: func(v *join.View) { v.Holder = &join.Holder{ID: "me", Alive: true}; v.Named = "a" }},
+		{name: "the address of a living node", view: func(v *join.View) { v.AddressHolder = "b" }, code: 409, reason: "the living node b has the address 10.0.0.2"},
+		{name: "a name of the API's", view: func(v *join.View) { v.Unfit = errors.New("no node may have the name kubernetes") }, code: 422, reason: "no node may have the name kubernetes: choose another"},
 		{name: "its ID under another name", view: func(v *join.View) { v.Named = "b" }, code: 409, reason: "a member already, under the name b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -97,6 +97,10 @@ type View struct {
 	Grant *Grant
 	// Holder is the node that has the name now, nil when none has.
 	Holder *Holder
+	// Unfit is why the cluster certifies no such node, nil when it would.
+	Unfit error
+	// AddressHolder is the living node that has the machine's address, "" when none has.
+	AddressHolder string
 	// Named is the name under which the node ID is known already, "" when it is not.
 	Named string
 }
@@ -106,8 +110,6 @@ type Holder struct {
 	// ID is the node's UUID; "" when the Node object names none.
 	ID    string
 	Alive bool
-	// ResourceVersion is that of its Node object.
-	ResourceVersion string
 }
 
 // Decide returns why the machine may not join, or nil.
@@ -129,17 +131,23 @@ func Decide(view View, request Request) *Refusal {
 		return refuse(http.StatusPreconditionFailed, "the clocks are %s apart (this machine says %s, the cluster %s; at most %s is allowed): set the machine's clock",
 			skew.Abs().Round(time.Second), request.Time.UTC().Format(time.RFC3339), view.Now.UTC().Format(time.RFC3339), MaxSkew)
 	}
+	if view.Unfit != nil {
+		return refuse(http.StatusUnprocessableEntity, "%v: choose another with --node-name or --node-ip", view.Unfit)
+	}
 	return decideName(view, request)
 }
 
-// decideName lets a machine have its old name again, with a new ID after it was installed anew, but never the name of a
-// node that lives.
+// decideName lets a machine have its old name again, with a new ID after it was installed anew, but never the name or the
+// address of a node that lives.
 func decideName(view View, request Request) *Refusal {
 	if view.Named != "" && view.Named != request.NodeName {
 		return refuse(http.StatusConflict, "node %s is a member already, under the name %s", request.NodeID, view.Named)
 	}
 	if view.Holder != nil && view.Holder.ID != request.NodeID && view.Holder.Alive {
 		return refuse(http.StatusConflict, "a living node has the name %s: choose another with --node-name", request.NodeName)
+	}
+	if view.AddressHolder != "" {
+		return refuse(http.StatusConflict, "the living node %s has the address %s: choose this machine's own with --node-ip", view.AddressHolder, request.Address)
 	}
 	return nil
 }

@@ -38,12 +38,12 @@ func (p *PKI) Kubeconfig(server, user string, issued *Issued) ([]byte, error) {
 }
 
 // Kubeconfig is the content of a kubeconfig that trusts caPEM and shows an issued certificate. Every member has a context of its
-// name; the current one leads to server.
+// name; the current one leads to server. Whoever answers there must be certified as the API, which no mere node is.
 func Kubeconfig(server, user string, caPEM []byte, issued *Issued, members map[string]string) ([]byte, error) {
 	config := clientcmdapi.NewConfig()
 	config.AuthInfos[user] = &clientcmdapi.AuthInfo{ClientCertificateData: issued.CertPEM, ClientKeyData: issued.KeyPEM}
 	add := func(name, server string) {
-		config.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: caPEM}
+		config.Clusters[name] = &clientcmdapi.Cluster{Server: server, TLSServerName: APIServerName, CertificateAuthorityData: caPEM}
 		config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: user}
 	}
 	for name, at := range members {

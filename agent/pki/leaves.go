@@ -54,10 +54,8 @@ func (p *PKI) specs() []leafSpec {
 	return []leafSpec{
 		peer,
 		{servingName, own, request{
-			subject: pkix.Name{CommonName: "podvine-api"},
-			dnsNames: []string{"localhost", c.NodeName, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
-				"kubernetes.default.svc." + c.ClusterDomain},
-			ips: apiIPs, usages: server, lifetime: life,
+			subject:  pkix.Name{CommonName: "podvine-api"},
+			dnsNames: slices.Insert(apiNames(c.ClusterDomain), 1, c.NodeName), ips: apiIPs, usages: server, lifetime: life,
 		}},
 		{nodeServingName, own, request{
 			subject:  pkix.Name{CommonName: NodeUserStart + c.NodeName, Organization: []string{NodesGroup}},

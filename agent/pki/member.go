@@ -95,7 +95,7 @@ func NewRequest() (requestPEM, keyPEM []byte, err error) {
 	return pem.EncodeToMemory(&pem.Block{Type: requestBlock, Bytes: der}), keyPEM, err
 }
 
-// SignNode certifies the key of a request for another node. It never makes a replica of it.
+// SignNode certifies the key of a request for another node that passes [PKI.CheckNode]. It never makes a replica of it.
 func (p *PKI) SignNode(node NodeIdentity, requestPEM []byte, now time.Time) ([]byte, error) {
 	authority := p.cluster.own()
 	if authority.key == nil {
@@ -111,6 +111,9 @@ func (p *PKI) SignNode(node NodeIdentity, requestPEM []byte, now time.Time) ([]b
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: read the request: %w", err)
+	}
+	if err := p.CheckNode(node); err != nil {
+		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
 	node.Replica = false
 	der, err := authority.sign(asked.PublicKey, nodeRequest(node), now)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -62,6 +63,8 @@ type Config struct {
 	Sign func(request []byte) (certificate []byte, err error)
 	// ServiceIP is the address of the service kubernetes.default (10.96.0.1).
 	ServiceIP net.IP
+	// Ranges are the addresses of pods and services, of which no node may have one.
+	Ranges []netip.Prefix
 	// ClusterDomain is the DNS domain of services (cluster.local).
 	ClusterDomain string
 	// MakesTokenKeys tells whether this replica is the one that makes the token keys that are due; nil is yes.

@@ -202,6 +202,8 @@ func TestTokensAreRefusedWithAReason(t *testing.T) {
 		{"no token's form", "hello", "new", "not of the form ID.SECRET.HASH"},
 		{"no token", "", "new", "needs a token"},
 		{"the name of a living node", valid, "h2", "a living node has the name h2"},
+		{"the address of a living node", valid, "new", "the living node h3 has the address 10.88.0.3"},
+		{"a name of the API's", valid, "kubernetes.default.svc", "no node may have the name kubernetes.default.svc"},
 	} {
 		out, err := joinFrom(t, "h3", c.token, c.name)
 		if err == nil || !strings.Contains(out, c.reason) {
