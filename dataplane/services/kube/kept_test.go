@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,12 +22,16 @@ import (
 type disk struct {
 	mu     sync.Mutex
 	values map[string][]byte
+	kept   chan struct{} // closed with the first
 }
 
 func (d *disk) Put(kind, key string, value any) error {
 	content, err := json.Marshal(value)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.values) == 0 {
+		close(d.kept)
+	}
 	d.values[kind+"/"+key] = content
 	return err
 }
@@ -41,15 +46,9 @@ func (d *disk) Get(kind, key string, value any) error {
 	return json.Unmarshal(content, value)
 }
 
-func (d *disk) has() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.values) > 0
-}
-
 // A node that starts while the cluster is silent serves what it knew, and what is so once the cluster speaks.
 func TestServicesOutliveASilentCluster(t *testing.T) {
-	disk := &disk{values: map[string][]byte{}}
+	disk := &disk{values: map[string][]byte{}, kept: make(chan struct{})}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}}
 	start := func(client *fake.Clientset, r *recorder) (stop func()) {
 		t.Helper()
@@ -70,10 +69,15 @@ func TestServicesOutliveASilentCluster(t *testing.T) {
 			factory.Shutdown()
 		})
 	}
-	before := &recorder{}
+	before := newRecorder(0)
 	stop := start(fake.NewClientset(webObject(), webSlice("here", "10.244.0.5"), node), before)
 	defer stop()
-	before.eventually(t, "kept", func() bool { return disk.has() && before.sets == 1 })
+	before.eventually(t, "served", func() bool { return before.sets == 1 })
+	select {
+	case <-disk.kept:
+	case <-time.After(patience):
+		t.Fatal("what is served was not kept")
+	}
 	stop()
 
 	silent := fake.NewClientset(webObject(), webSlice("here", "10.244.0.6"), node)
@@ -86,7 +90,7 @@ func TestServicesOutliveASilentCluster(t *testing.T) {
 			return true, nil, errors.New("nobody is there")
 		}
 	})
-	after := &recorder{}
+	after := newRecorder(0)
 	stop = start(silent, after)
 	defer stop()
 	endpoint := func() string {

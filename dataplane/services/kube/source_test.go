@@ -24,6 +24,9 @@ import (
 	"github.com/podvine/podvine/dataplane/services"
 )
 
+// patience is how long a test waits for what happens at once.
+const patience = 10 * time.Second
+
 // recorder is a proxy and a name server that remember. It fails as often as it is told to.
 type recorder struct {
 	mu       sync.Mutex
@@ -31,11 +34,25 @@ type recorder struct {
 	sets     int
 	services map[string]services.Service
 	names    map[string]dns.Service
+	changed  chan struct{} // one waits for it at the most
+}
+
+func newRecorder(failures int) *recorder {
+	return &recorder{failures: failures, changed: make(chan struct{}, 1)}
+}
+
+// unlock lets others in, who may wait for what was done.
+func (r *recorder) unlock() {
+	r.mu.Unlock()
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
 }
 
 func (r *recorder) Set(_ context.Context, all []services.Service) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if r.failures > 0 {
 		r.failures--
 		return errors.New("no luck")
@@ -50,7 +67,7 @@ func (r *recorder) Set(_ context.Context, all []services.Service) error {
 
 func (r *recorder) Apply(_ context.Context, changes []services.Change) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if r.failures > 0 {
 		r.failures--
 		return errors.New("no luck")
@@ -69,7 +86,7 @@ type nameRecorder struct{ *recorder }
 
 func (r nameRecorder) Set(all []dns.Service) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	r.names = map[string]dns.Service{}
 	for _, s := range all {
 		r.names[s.Key()] = s
@@ -78,7 +95,7 @@ func (r nameRecorder) Set(all []dns.Service) {
 
 func (r nameRecorder) Apply(u dns.Update) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	for _, key := range u.Deletes {
 		delete(r.names, key)
 	}
@@ -89,7 +106,7 @@ func (r nameRecorder) Apply(u dns.Update) {
 
 func (r *recorder) eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	end := time.After(patience)
 	for {
 		r.mu.Lock()
 		ok := condition()
@@ -98,10 +115,11 @@ func (r *recorder) eventually(t *testing.T, what string, condition func() bool) 
 		if ok {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-r.changed:
+		case <-end:
 			t.Fatalf("not %s: %s", what, state)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -131,7 +149,7 @@ func TestSourceFollowsTheCluster(t *testing.T) {
 	client := fake.NewClientset(webObject(), webSlice("here", "10.244.0.5"), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})
 	factory := informers.NewSharedInformerFactory(client, 0)
 	// The first full state is refused once: it must come again.
-	r := &recorder{failures: 1}
+	r := newRecorder(1)
 	registry := prometheus.NewRegistry()
 	source, err := New(Config{
 		Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Metrics: registry, Logger: slog.New(slog.DiscardHandler),
@@ -245,7 +263,8 @@ func TestTriggerTimes(t *testing.T) {
 func TestViewWithoutThisNodeChangesNothing(t *testing.T) {
 	client := fake.NewClientset()
 	factory := informers.NewSharedInformerFactory(client, 0)
-	r := &recorder{services: map[string]services.Service{"default/kept": {Name: "default/kept"}}, names: map[string]dns.Service{"default/kept": {}}}
+	r := newRecorder(0)
+	r.services, r.names = map[string]services.Service{"default/kept": {Name: "default/kept"}}, map[string]dns.Service{"default/kept": {}}
 	source, err := New(Config{Informers: factory, NodeName: "here", Proxy: r, Names: nameRecorder{r}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +340,7 @@ func TestWhatIsNotServedIsSaidOnceByOneNode(t *testing.T) {
 		client := fake.NewClientset(object, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}})
 		factory := informers.NewSharedInformerFactory(client, 0)
 		events := record.NewFakeRecorder(10)
-		source, err := New(Config{Informers: factory, NodeName: test.node, Proxy: &recorder{}, Events: events, Logger: slog.New(slog.DiscardHandler)})
+		source, err := New(Config{Informers: factory, NodeName: test.node, Proxy: newRecorder(0), Events: events, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
