@@ -54,9 +54,11 @@ build: programs ## build bin/podvine, the one file to install
 
 # Packages that use the whole machine (disks, pods, networks, a lab): one after the other. The rest go two at a time.
 ALONE := ./consensus/... ./agent/pods/... ./dataplane/... ./agent/api ./agent/control ./cli/... ./docs/...
-# Packages in which goroutines meet and which do not link the API server; a second build of that for the race detector
-# would take longer than all tests.
-RACE := ./gossip/... ./consensus/store/... ./consensus/sealing/... ./dataplane/services ./agent/pods/lifecycle/... ./agent/control/loop/...
+# Packages in which goroutines meet and which neither link the API server nor use the whole machine; a second build of
+# the first for the race detector would take longer than all tests.
+RACE := ./gossip/... ./consensus ./consensus/netsim/... ./consensus/quorum/... ./consensus/sealing/... ./consensus/store/... \
+	./agent/control/loop/... ./agent/join ./agent/peer ./agent/pki ./agent/pods/lifecycle/... ./agent/pods/objects \
+	./agent/pods/shim/stream ./dataplane/dns ./dataplane/services/...
 
 test: build ## run all tests (as root; pods, networks and eBPF are real)
 	$(GO) vet ./...
@@ -79,8 +81,9 @@ drills: build ## break a lab of five hosts in every way, SEEDS times, and print 
 	$(TEST_ENV) PODVINE_NEXT_BIN=$(abspath $(OUT)/podvine-next) PODVINE_DRILL_SEEDS=$(SEEDS) \
 	  $(GO) test -v -count 1 -timeout $$((10 + 25 * $(SEEDS)))m -run 'Drills|Idle' ./cli/e2e/mesh
 
-lint: ## run golangci-lint with .golangci.yml
-	@$(GO) tool -modfile=.tools/go.mod golangci-lint run ./...
+lint: ## run golangci-lint with .golangci.yml, in the nested modules too
+	@for module in . agent/api/bench $(SOFTWARE); do echo "lint $$module" && \
+	  (cd $$module && $(GO) tool -modfile=$(abspath .tools/go.mod) golangci-lint run ./...) || exit 1; done
 
 # The peer of the scheduler's benchmark, a program that nothing imports.
 $(OUT)/kube-scheduler: agent/control/scheduler/peer/go.mod

@@ -76,8 +76,6 @@ func importProgram(image, path string) error {
 	return cluster.Import(archive.Bytes())
 }
 
-func kubeconfig(host string) string { return cluster.Kubeconfig(host) }
-
 // tryProgram runs a program against the host's API and returns what it printed.
 func tryProgram(t testing.TB, host, stdin, program string, args ...string) (string, error) {
 	t.Helper()
