@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -64,7 +65,8 @@ func TestMachineLeaves(t *testing.T) {
 		t.Fatalf("%s leaves: %v, %s", leaver, err, out)
 	}
 	t.Logf("%s left in %v:\n%s", leaver, time.Since(begun).Round(time.Millisecond), out)
-	t.Cleanup(func() { makeAnew(t, leaver) })
+	anew := sync.OnceFunc(func() { makeAnew(t, leaver) })
+	t.Cleanup(anew)
 
 	eventually(t, 30*time.Second, "the others to know that it is gone", func() (string, bool) {
 		known := members(t, "h1")
@@ -103,6 +105,41 @@ func TestMachineLeaves(t *testing.T) {
 	}
 	if out := inside("podvine agent --node-name " + leaver + " 2>&1; true"); !strings.Contains(out, "neither founds nor joins") {
 		t.Errorf("an agent that is started does not refuse: %s", out)
+	}
+	rebalances(t, leaver, anew)
+}
+
+// rebalances has a node join where the setting asks for it to get pods of others: it gets them one at a time, and none that its budget keeps.
+func rebalances(t *testing.T, joins string, anew func()) {
+	t.Helper()
+	set := func(to string) {
+		run(t, "h1", "kubectl", "patch", "configmap", "podvine-settings", "--namespace", "kube-system", "--patch", `{"data":{"rebalance":"`+to+`"}}`)
+	}
+	run(t, "h1", "kubectl", "scale", "deployment", "stays", "--replicas=9")
+	run(t, "h1", "kubectl", "create", "deployment", "kept", "--image="+appImage, "--replicas=6")
+	run(t, "h1", "kubectl", "create", "pdb", "kept", "--selector=app=kept", "--min-available=6")
+	t.Cleanup(func() { run(t, "h1", "kubectl", "delete", "deployment/kept", "pdb/kept") })
+	for _, name := range []string{"stays", "kept"} {
+		run(t, "h1", "kubectl", "rollout", "status", "deployment/"+name, "--timeout=60s")
+	}
+	keeps := []string{"kubectl", "get", "pods", "-l", "app=kept", "-o", `jsonpath={range .items[*]}{.metadata.uid} {end}`}
+	before := run(t, "h1", keeps...)
+	set("true")
+	t.Cleanup(func() { set("false") })
+	anew()
+	eventually(t, workloadLimit, "pods to be moved to "+joins, func() (string, bool) {
+		if available := run(t, "h1", "kubectl", "get", "deployment", "stays", "-o", "jsonpath={.status.availableReplicas}"); available < "8" {
+			t.Errorf("%s of nine are available", available)
+		}
+		out := run(t, "h1", "kubectl", "get", "pods", "-l", "app=stays", "--field-selector", "status.phase=Running,spec.nodeName="+joins, "-o", "name")
+		return out, len(strings.Fields(out)) > 1
+	})
+	if events := run(t, "h1", "kubectl", "get", "events"); !strings.Contains(events, "Evicted for a node that joined") {
+		t.Errorf("no event tells of it:\n%s", events)
+	}
+	run(t, "h1", "kubectl", "rollout", "status", "deployment/stays", "--timeout=60s")
+	if after := run(t, "h1", keeps...); after != before {
+		t.Errorf("pods that their budget keeps were %s, now they are %s", before, after)
 	}
 }
 

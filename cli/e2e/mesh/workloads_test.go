@@ -29,13 +29,14 @@ func TestWorkloads(t *testing.T) {
 		t.Run(page.name, func(t *testing.T) { page.tell(newWork(t, "work-"+page.name)) })
 	}
 	for _, page := range []page{
-		{"cronjob", cronJobPage}, // it waits for a minute to be over
+		{"cronjob", cronJobPage}, {"cronjob-late", lateCronPage}, // the first waits for a minute to be over
 		{"deployment", deploymentPage}, {"deployment-pause", pausePage}, {"deployment-scale", proportionPage},
 		{"replicaset", replicaSetPage}, {"replicationcontroller", replicationControllerPage},
 		{"statefulset", statefulSetPage}, {"statefulset-partition", partitionPage}, {"daemonset", daemonSetPage},
 		{"job", jobPage}, {"job-fails", failingJobsPage}, {"job-policies", jobPoliciesPage},
 		{"garbage", garbagePage}, {"init", initPage}, {"sidecar", sidecarPage},
 		{"assign", assignPage}, {"affinity", affinityPage}, {"spread", spreadPage}, {"priority", priorityPage},
+		{"overlap", overlapPage}, {"never", neverPage}, {"lying", lyingPage},
 	} {
 		t.Run(page.name, func(t *testing.T) {
 			t.Parallel()
