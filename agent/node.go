@@ -147,15 +147,6 @@ func (n *node) podRanges(ctx context.Context) ([]netip.Prefix, error) {
 	return known.Ranges, writeJSON(path, known)
 }
 
-// podRanges are the cluster's.
-func (s Settings) podRanges() []netip.Prefix {
-	var ranges []netip.Prefix
-	for _, text := range s.PodRanges {
-		ranges = append(ranges, netip.MustParsePrefix(text)) // Config.Validate has seen them
-	}
-	return ranges
-}
-
 // runKeys renews certificates before they expire, and with them the administrator's kubeconfig.
 func (n *node) runKeys(ctx context.Context) error {
 	for {

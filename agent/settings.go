@@ -145,11 +145,19 @@ func (s Settings) checkRanges(fault func(name, format string, args ...any)) {
 	}
 }
 
+// podRanges are the addresses of pods.
+func (s Settings) podRanges() []netip.Prefix { return prefixes(s.PodRanges) }
+
 // ranges are the addresses of pods and services.
 func (s Settings) ranges() []netip.Prefix {
+	return prefixes(slices.Concat(s.PodRanges, s.ServiceRanges))
+}
+
+// prefixes reads ranges that Config.Validate has seen.
+func prefixes(ranges []string) []netip.Prefix {
 	var all []netip.Prefix
-	for _, text := range slices.Concat(s.PodRanges, s.ServiceRanges) {
-		all = append(all, netip.MustParsePrefix(text)) // Config.Validate has seen the ranges
+	for _, text := range ranges {
+		all = append(all, netip.MustParsePrefix(text))
 	}
 	return all
 }
