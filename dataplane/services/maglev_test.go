@@ -35,8 +35,8 @@ func TestMaglevSharesEvenly(t *testing.T) {
 // One backend that goes moves its own share, and little else on average; the paper measures some percent for tables that are a
 // hundred times as large as the set. A set in which two backends prefer entries in nearly the same order may be unlucky.
 func TestMaglevDisruption(t *testing.T) {
-	const mostOnAverage, mostOfOne = 0.03, 0.50
-	worst, sum, runs := 0.0, 0.0, 0.0
+	const mostOnAverage, mostUsually, mostOfOne = 0.03, 0.10, 0.50
+	worst, sum, runs, unlucky := 0.0, 0.0, 0.0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		backends := podBackends(rapid.SliceOfNDistinct(rapid.Uint16(), 2, 30, rapid.ID).Draw(t, "backends"))
 		goes := backends[rapid.IntRange(0, len(backends)-1).Draw(t, "goes")]
@@ -58,11 +58,17 @@ func TestMaglevDisruption(t *testing.T) {
 		}
 		part := float64(moved) / maglevEntries
 		worst, sum, runs = max(worst, part), sum+part, runs+1
+		if part > mostUsually {
+			unlucky++
+		}
 		if part > mostOfOne {
 			t.Fatalf("%.1f %% of the table moved although its backends stayed (%d backends)", 100*part, len(backends))
 		}
 	})
 	t.Logf("entries that moved needlessly: %.2f %% on average, %.2f %% at worst", 100*sum/runs, 100*worst)
+	if unlucky > 1 {
+		t.Errorf("of %.0f sets %d move more than %.0f %%", runs, unlucky, 100*mostUsually)
+	}
 	if sum/runs > mostOnAverage {
 		t.Errorf("%.2f %% of the table moves on average although its backends stay", 100*sum/runs)
 	}
